@@ -1,0 +1,1 @@
+"""Moves envelopes and blobs between peers; decides nothing about whether a claim is true."""

@@ -1,0 +1,1 @@
+"""Remembers what was claimed, by whom, and what became of it. Imports nothing of ours."""

@@ -1,0 +1,112 @@
+"""Signing and opening envelopes: DSSE v1 around exact payload bytes, with Ed25519.
+
+The signature covers DSSE's pre-authentication encoding of payload type and payload, so a signed payload can never be
+taken for one of another type. The bytes that were signed are kept for ever and never re-encoded to be checked.
+
+The author's key needs no directory: an Ed25519 libp2p peer id *contains* the public key (identity multihash).
+
+Source: https://github.com/secure-systems-lab/dsse/blob/v1.0.0/protocol.md, and for peer ids
+https://github.com/libp2p/specs/blob/master/peer-ids/peer-ids.md. Not this module's duty: whether the entry fits its
+feed (feed.py), and whether the claim is true (policy).
+"""
+
+import base58
+import msgspec
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from msgspec import Struct
+
+from ledger.errors import BadStatement
+from ledger.statements import PAYLOAD_BYTES_MAX, Statement, decode, entry_id
+
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+ENVELOPE_BYTES_MAX = PAYLOAD_BYTES_MAX + 1024
+
+_PEER_ID_PREFIX = bytes.fromhex("002408011220")  # identity multihash of 36 bytes; protobuf: type Ed25519, 32 bytes
+
+
+class Signature(Struct, frozen=True, forbid_unknown_fields=True):
+    keyid: str  # libp2p peer id of the signer
+    sig: bytes  # (64,)
+
+
+class Envelope(Struct, frozen=True, forbid_unknown_fields=True):
+    """A DSSE envelope; on the wire and on disk in msgpack, field names as DSSE has them."""
+
+    payloadType: str
+    payload: bytes
+    signatures: tuple[Signature, ...]
+
+
+class Signed(Struct, frozen=True):
+    """An envelope whose signature and shape have been checked."""
+
+    id: str
+    statement: Statement
+    envelope: bytes  # exact bytes, as signed and received
+
+
+def peer_id(key: Ed25519PublicKey) -> str:
+    """The libp2p peer id of a public key, in base58btc (`12D3KooW…`)."""
+    return base58.b58encode(_PEER_ID_PREFIX + key.public_bytes_raw()).decode()
+
+
+def public_key(peer: str) -> Ed25519PublicKey:
+    """The public key inside an Ed25519 peer id. Raises `BadStatement` for anything else."""
+    try:
+        raw = base58.b58decode(peer)
+    except ValueError as error:
+        raise BadStatement(f"not a peer id: {peer[:80]!r}") from error
+    if len(raw) != len(_PEER_ID_PREFIX) + 32 or not raw.startswith(_PEER_ID_PREFIX):
+        raise BadStatement(f"not an Ed25519 peer id: {peer[:80]!r}")
+    return Ed25519PublicKey.from_public_bytes(raw[len(_PEER_ID_PREFIX) :])
+
+
+def pae(payload_type: str, payload: bytes) -> bytes:
+    """DSSE's pre-authentication encoding: what is really signed."""
+    kind = payload_type.encode()
+    return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
+
+
+def seal(key: Ed25519PrivateKey, payload: bytes) -> Signed:
+    """Sign a statement's payload. Raises `BadStatement` if it would not pass `open_envelope`."""
+    signature = Signature(keyid=peer_id(key.public_key()), sig=key.sign(pae(PAYLOAD_TYPE, payload)))
+    envelope = Envelope(payloadType=PAYLOAD_TYPE, payload=payload, signatures=(signature,))
+    return open_envelope(msgspec.msgpack.encode(envelope))
+
+
+def open_envelope(data: bytes) -> Signed:
+    """Check an envelope and read the statement in it. Raises `BadStatement`, saying what is wrong.
+
+    1. The size is within bounds.
+    2. It is a DSSE envelope with our payload type.
+    3. It carries exactly one signature.
+    4. The signature is by the key in its key id, over the exact payload bytes.
+    5. Only then is the payload decoded, strictly.
+    6. The author that the statement names is the signer.
+    """
+    # 1
+    if len(data) > ENVELOPE_BYTES_MAX:
+        raise BadStatement(f"envelope of {len(data)} bytes is over the limit of {ENVELOPE_BYTES_MAX}")
+    # 2
+    try:
+        envelope = msgspec.msgpack.decode(data, type=Envelope)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadStatement(f"malformed envelope: {error}") from error
+    if envelope.payloadType != PAYLOAD_TYPE:
+        raise BadStatement(f"payload type is {envelope.payloadType[:80]!r}, not {PAYLOAD_TYPE}")
+    # 3
+    if len(envelope.signatures) != 1:
+        raise BadStatement(f"{len(envelope.signatures)} signatures where one is expected")
+    signature = envelope.signatures[0]
+    # 4
+    try:
+        public_key(signature.keyid).verify(signature.sig, pae(envelope.payloadType, envelope.payload))
+    except InvalidSignature as error:
+        raise BadStatement(f"the signature is not by {signature.keyid}") from error
+    # 5
+    statement = decode(envelope.payload)
+    # 6
+    if statement.entry.author != signature.keyid:
+        raise BadStatement(f"signed by {signature.keyid}, but names {statement.entry.author} as its author")
+    return Signed(entry_id(envelope.payload), statement, data)

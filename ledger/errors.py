@@ -1,0 +1,38 @@
+"""What can go wrong with a statement or its keeping, by whose fault it is.
+
+LedgerError
+├── BadStatement      a peer's (or an author's) violation: malformed, badly signed, out of order
+│   ├── BrokenChain   right shape, wrong place: a gap, a fork or a wrong predecessor
+│   └── Equivocation  two different entries signed for one author, feed and position
+├── LedgerDamaged     the environment's failure: the database file is not readable as one
+├── UnknownId         no entry carries that identifier or prefix
+└── AmbiguousId       several entries carry that prefix
+"""
+
+
+class LedgerError(Exception):
+    """Base of everything that this package raises on purpose."""
+
+
+class BadStatement(LedgerError):
+    """An envelope or statement that breaks the rules; its sender or author is at fault."""
+
+
+class BrokenChain(BadStatement):
+    """A well-formed entry that does not extend the feed as this ledger knows it."""
+
+
+class Equivocation(BadStatement):
+    """A second, different entry for a position of a feed that is already taken."""
+
+
+class LedgerDamaged(LedgerError):
+    """The ledger file cannot be read; says which file and what to do."""
+
+
+class UnknownId(LedgerError):
+    """No entry matches an identifier or prefix."""
+
+
+class AmbiguousId(LedgerError):
+    """More than one entry matches a prefix."""

@@ -1,0 +1,1 @@
+"""Owns processes, tasks and time; the only package that sees all the others."""

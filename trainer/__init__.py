@@ -1,0 +1,1 @@
+"""Turns a program into a trustworthy number: sandboxed training, evaluation out of the program's reach."""

@@ -1,0 +1,1 @@
+"""Baseline programs, one per track. They are data to the rest of the code: nobody imports them."""
