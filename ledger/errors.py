@@ -6,6 +6,7 @@ LedgerError
 │   └── Equivocation  two different entries signed for one author, feed and position
 ├── LedgerDamaged     the environment's failure: the database file is not readable as one
 ├── UnknownId         no entry carries that identifier or prefix
+├── UnknownBlob       the bytes of that digest are not here
 └── AmbiguousId       several entries carry that prefix
 """
 
@@ -32,6 +33,10 @@ class LedgerDamaged(LedgerError):
 
 class UnknownId(LedgerError):
     """No entry matches an identifier or prefix."""
+
+
+class UnknownBlob(LedgerError):
+    """A blob that this ledger does not hold (yet)."""
 
 
 class AmbiguousId(LedgerError):

@@ -259,6 +259,8 @@ def decode(payload: bytes) -> Statement:
         raise BadStatement(f"malformed statement: {error}") from error
     if (body.entry.prev is None) != (body.entry.seq == 0):
         raise BadStatement("the first entry of a feed has no predecessor, and every other has one")
+    if not isinstance(body, Opaque) and (body.entry.feed == "trials") != isinstance(body, Trial):
+        raise BadStatement(f"a {type(body).__name__.lower()} does not belong in the feed {body.entry.feed}")
     return Statement(outer.subject[0].digest.sha256, body)
 
 
