@@ -3,7 +3,6 @@
 Everything here reads; nothing judges. Answers are plain records that a terminal, a JSON writer or a page can show.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 from msgspec import Struct
@@ -88,11 +87,11 @@ class TrialRow(Struct, frozen=True):
     val_bpb: float | None
 
 
-class Node(Struct, frozen=True):
-    """A discovery with those whose parent is its child program."""
+class Descendant(Struct, frozen=True):
+    """A discovery built, over `depth` steps, on another one."""
 
+    depth: int
     discovery: DiscoveryRow
-    children: tuple["Node", ...]
 
 
 def resolve(store: Store, prefix: str) -> str:
@@ -184,16 +183,29 @@ def trials(store: Store, author: str, program: str, split: str) -> list[TrialRow
     return [TrialRow(**row) for row in store.db.query(sql, (author, program, split))]
 
 
-def trial(store: Store, trial_id: str) -> Trial | None:
-    """The full record of one trial."""
+def programs_tried(store: Store) -> list[str]:
+    """Every program that a trial is about and whose text is here."""
+    sql = "SELECT DISTINCT program FROM trials WHERE program IN (SELECT digest FROM blobs)"
+    return [row[0] for row in store.db.execute(sql)]
+
+
+def trial(store: Store, trial_id: str) -> tuple[str, Trial] | None:
+    """The program and the full record of one trial; None if no such trial is here."""
     signed = store.entry(trial_id)
-    return signed.statement.body if signed is not None and isinstance(signed.statement.body, Trial) else None
+    if signed is None or not isinstance(signed.statement.body, Trial):
+        return None
+    return signed.statement.subject, signed.statement.body
 
 
 def unattested(store: Store, author: str) -> list[DiscoveryRow]:
     """Discoveries of others on which `author` has given no verdict yet, in causal order."""
     where = "d.author <> :me AND NOT EXISTS (SELECT 1 FROM attestations WHERE discovery = d.id AND author = :me)"
     return discoveries(store, where, {"me": author})
+
+
+def program_known(store: Store, program: str) -> bool:
+    """Whether some discovery in the ledger has this program as its child."""
+    return store.db.execute("SELECT 1 FROM discoveries WHERE child = ?", (program,)).fetchone() is not None
 
 
 def ancestors(store: Store, discovery_id: str) -> list[DiscoveryRow]:
@@ -212,22 +224,24 @@ def ancestors(store: Store, discovery_id: str) -> list[DiscoveryRow]:
     return chain[::-1]
 
 
-def descendants(store: Store, discovery_id: str) -> Node | None:
-    """The tree of discoveries built on this one. None if there is no such discovery."""
+def descendants(store: Store, discovery_id: str) -> list[Descendant]:
+    """Every discovery built on this one, itself first at depth 0, each before those built on it."""
     root = discovery(store, discovery_id)
+    stack = [] if root is None else [Descendant(0, root)]
     seen: set[str] = set()
-
-    def grow(row: DiscoveryRow) -> Node:
-        seen.add(row.id)
-        below = discoveries(store, "d.parent = :child", {"child": row.child})
-        return Node(row, tuple(grow(child) for child in below if child.id not in seen))
-
-    return None if root is None else grow(root)
+    found: list[Descendant] = []
+    while stack and len(found) < LINEAGE_STEPS_MAX:
+        step = stack.pop()
+        if step.discovery.id in seen:
+            continue
+        seen.add(step.discovery.id)
+        found.append(step)
+        below = discoveries(store, "d.parent = :child", {"child": step.discovery.child})
+        stack.extend(Descendant(step.depth + 1, row) for row in reversed(below))
+    return found
 
 
 def counts(store: Store) -> dict[str, int]:
     """How many entries of each kind."""
-    rows: Iterator[dict[str, Any]] = store.db.query(
-        "SELECT kind, count(*) AS n FROM entries GROUP BY kind ORDER BY kind"
-    )
+    rows = store.db.query("SELECT kind, count(*) AS n FROM entries GROUP BY kind ORDER BY kind")
     return {row["kind"]: row["n"] for row in rows}

@@ -1,0 +1,42 @@
+# What the scripts share. `scripts/test` and `scripts/waggle` install `just` into .venv; .venv/bin/just runs these.
+
+set positional-arguments
+
+export PATH := justfile_directory() / ".venv/bin:" + env("PATH")
+
+# every check, then every test
+test: lint types layers unit
+
+# make .venv, if it is missing or stale
+setup:
+    scripts/setup
+
+# style and likely mistakes
+lint:
+    ruff check .
+    ruff format --check .
+
+# mypy --strict
+types:
+    mypy
+
+# who may import whom
+layers:
+    lint-imports
+
+# tests; arguments go to pytest
+unit *arguments:
+    pytest "$@"
+
+# a small swarm on this machine
+demo *arguments:
+    scripts/waggle demo "$@"
+
+# mend style where it can be done by machine
+tidy:
+    ruff check --fix .
+    ruff format .
+
+# write requirements.lock from what is installed
+lock:
+    pip freeze --all --exclude-editable --exclude pip | sed 's/+cpu$//' > requirements.lock

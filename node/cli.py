@@ -1,0 +1,265 @@
+"""The command `waggle`: parses, calls, prints. Whatever can go wrong arrives here as an error that explains itself.
+
+Exit codes: 0 done · 1 the demo found nothing, or the environment failed · 2 wrong usage or something to mend ·
+3 a trial that ended in another status than ok.
+"""
+
+import sqlite3
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+import trio
+from rich.console import Console
+
+from gossip.errors import GossipError
+from ledger import queries
+from ledger.errors import LedgerError
+from ledger.store import Store, readable
+from node import status as node_status
+from node import story
+from node.errors import NodeFailure, UserError
+from node.home import CPU_TRACK, Home, found_challenge
+from trainer.challenge import ChallengeError
+from trainer.corpus import CorpusError
+from trainer.sandbox.command import SandboxUnavailable
+
+MENDABLE = (UserError, GossipError, LedgerError, ChallengeError, CorpusError, SandboxUnavailable)
+KINDS = ("trial", "discovery", "attestation", "adoption")
+
+home_option = click.option(
+    "--home",
+    "home_path",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(".waggle"),
+    show_default=True,
+    help="Folder of the node: key, ledger, challenge.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "WAGGLE"})
+@click.version_option(package_name="waggledance", prog_name="waggle")
+def waggle() -> None:
+    """A swarm of machine-learning research agents that check each other's discoveries.
+
+    Every option can also be given in the environment: --listen of `waggle start` as WAGGLE_START_LISTEN.
+    """
+
+
+@waggle.command()
+@home_option
+@click.option(
+    "--corpus",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Text file or folder to train on; may be repeated. Default: the Python standard library's own sources.",
+)
+@click.option("--name", default="standard", show_default=True, help="Name of the challenge, in a-z, 0-9 and -.")
+@click.option(
+    "--budget",
+    type=click.FloatRange(min=0.5, max=86400),
+    default=10.0,
+    show_default=True,
+    help="CPU seconds that a program may train.",
+)
+def init(home_path: Path, corpus: tuple[Path, ...], name: str, budget: float) -> None:
+    """Make a challenge and an identity of your own."""
+    home = Home(home_path)
+    challenge = found_challenge(home, name, corpus, budget)
+    text = challenge.corpus
+    click.echo(f"challenge {challenge.name} {challenge.digest()}")
+    click.echo(f"corpus    {text.documents} documents, {text.bytes / 1e6:.1f} MB of text, {text.digest[:12]}")
+    click.echo(f"you are   {challenge.founder}")
+    click.echo(f"home      {home.path}; now: waggle start --home {home.path}")
+
+
+@waggle.command()
+@home_option
+@click.option("--listen", metavar="ADDR", help="Multiaddr to listen on, e.g. /ip4/0.0.0.0/tcp/4141. Default: loopback.")
+@click.option(
+    "--join", multiple=True, metavar="MULTIADDR", help="Address of a peer, ending in /p2p/ID; may be repeated."
+)
+@click.option("--trials", type=click.IntRange(min=1), help="Stop after about this many trials.")
+def start(home_path: Path, listen: str | None, join: tuple[str, ...], trials: int | None) -> None:
+    """Run a node: research, publish, re-verify what others publish, adopt what holds."""
+    from node.app import Options, run_node  # libp2p takes a second to import; no other command needs it
+
+    options = Options(home=home_path, listen=listen, join=join, trials=trials)
+    trio.run(partial(run_node, options, _log_line))
+
+
+def _log_line(line: str) -> None:
+    click.echo(f"{time.strftime('%H:%M:%S')}  {story.plain(line)}")
+
+
+@waggle.command()
+@click.argument("program", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@home_option
+@click.option("--track", default=CPU_TRACK, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
+@json_option
+def trial(program: Path, home_path: Path, track: str, seed: int, as_json: bool) -> None:
+    """Train PROGRAM once in a sandbox and evaluate it on the public split. Nothing is recorded."""
+    from node.single import run_single_trial
+
+    measurement = trio.run(run_single_trial, Home(home_path), program.read_bytes(), track, seed)
+    if as_json:
+        click.echo(msgspec.json.encode(measurement))
+    elif measurement.val_bpb is None:
+        click.echo(f"{measurement.status}: {measurement.reason}", err=True)
+    else:
+        click.echo(
+            f"ok  {measurement.val_bpb:.4f} bpb over {measurement.evaluated_bytes} bytes  "
+            f"({measurement.budget_used_s:.1f} s of budget, {measurement.wall_s:.1f} s in all, "
+            f"{measurement.peak_memory_bytes / 2**20:.0f} MiB)"
+        )
+    sys.exit(0 if measurement.status == "ok" else 3)
+
+
+@waggle.command()
+@home_option
+@json_option
+def status(home_path: Path, as_json: bool) -> None:
+    """What the node on this home is doing and what its ledger holds."""
+    home = Home(home_path)
+    store = _open(home)
+    now, running = node_status.read(home.status_file), home.is_locked()
+    facts: dict[str, Any] = {
+        "running": running,
+        "challenge": store.challenge,
+        "entries": queries.counts(store),
+        "authors": len({author for author, _ in store.heads()}),
+        "known_peers": sorted(store.peers()),
+        "last": msgspec.to_builtins(now),
+    }
+    if as_json:
+        click.echo(msgspec.json.encode(facts))
+        return
+    click.echo(f"node       {'running' if running else 'not running'} on {home.path}")
+    click.echo(f"challenge  {store.challenge}")
+    click.echo(f"ledger     {', '.join(f'{n} {kind}' for kind, n in facts['entries'].items()) or 'empty'}")
+    if now is not None:
+        click.echo(f"you are    {now.peer}")
+        if running:
+            click.echo(f"address    {', '.join(now.addresses)}")
+            click.echo(f"peers      {', '.join(now.peers) or 'none connected'}")
+            click.echo(f"doing      {now.activity}")
+        score = "" if now.incumbent_bpb is None else f", {now.incumbent_bpb:.4f} bpb on the public split"
+        click.echo(f"incumbent  {now.incumbent or 'none yet'}{score}")
+
+
+@waggle.group()
+def ledger() -> None:
+    """Ask the ledger what was claimed, by whom, and what became of it."""
+
+
+@ledger.command("log")
+@home_option
+@click.option("--kind", type=click.Choice(KINDS), help="Only entries of this kind.")
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True)
+@json_option
+def ledger_log(home_path: Path, kind: str | None, limit: int, as_json: bool) -> None:
+    """The latest entries, oldest first."""
+    home = Home(home_path)
+    with readable(home.ledger_file):
+        lines = queries.log(_open(home), kind=kind, limit=limit)
+    if as_json:
+        click.echo(msgspec.json.encode(lines))
+    else:
+        _console().print(story.log_table(lines))
+
+
+@ledger.command("show")
+@click.argument("entry_id", metavar="ID")
+@home_option
+@json_option
+def ledger_show(entry_id: str, home_path: Path, as_json: bool) -> None:
+    """A discovery's whole story, or any other entry as signed. ID: 8 or more characters of an id."""
+    home = Home(home_path)
+    with readable(home.ledger_file):
+        store = _open(home)
+        entry_id = queries.resolve(store, entry_id)
+        row = queries.discovery(store, entry_id)
+        if as_json or row is None:
+            click.echo(story.entry_json(store, entry_id))
+        else:
+            _console().print(story.discovery_story(store, row))
+
+
+@ledger.command("lineage")
+@click.argument("entry_id", metavar="ID")
+@home_option
+@json_option
+def ledger_lineage(entry_id: str, home_path: Path, as_json: bool) -> None:
+    """Where a discovery came from and what was built on it. ID: 8 or more characters of an id."""
+    home = Home(home_path)
+    with readable(home.ledger_file):
+        store = _open(home)
+        entry_id = queries.resolve(store, entry_id)
+        if queries.discovery(store, entry_id) is None:
+            raise UserError(f"{entry_id} is not a discovery; `ledger log --kind discovery` lists those.")
+        if as_json:
+            line = {
+                "ancestors": queries.ancestors(store, entry_id),
+                "descendants": queries.descendants(store, entry_id),
+            }
+            click.echo(msgspec.json.encode(line))
+        else:
+            _console().print(story.lineage_tree(store, entry_id))
+
+
+@waggle.command()
+@click.option("--nodes", type=click.IntRange(min=2, max=16), default=3, show_default=True)
+@click.option("--minutes", type=click.FloatRange(min=0.5), default=8.0, show_default=True, help="Give up after this.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="New folder for all that it leaves.")
+def demo(nodes: int, minutes: float, out: Path | None) -> None:
+    """Run a small swarm on this machine until one node's discovery is confirmed and adopted by another."""
+    from node.demo import run_demo
+
+    sys.exit(run_demo(nodes, minutes * 60, out or Path(time.strftime("waggle-demo-%Y%m%d-%H%M%S")), Console()))
+
+
+def _open(home: Home) -> Store:
+    return home.store(home.challenge())
+
+
+def _console() -> Console:
+    # Piped output is for reading and searching: no cropping to an imagined terminal's 80 columns.
+    console = Console()
+    return console if console.is_terminal else Console(width=200)
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    """The exceptions in a group, however deep; the exception itself if it is no group."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for part in error.exceptions for leaf in _leaves(part)]
+    return [error]
+
+
+def main() -> None:
+    """Entry point: runs the command line, and turns expected errors into one line and an exit code."""
+    sys.exit(_run(waggle))
+
+
+def _run(command: Callable[[], Any]) -> int:
+    try:
+        command()
+    except (*MENDABLE, NodeFailure, sqlite3.DatabaseError, KeyboardInterrupt, BaseExceptionGroup) as error:
+        leaves = _leaves(error)
+        for expected, code in ((MENDABLE, 2), (sqlite3.DatabaseError, 2), (NodeFailure, 1), (KeyboardInterrupt, 130)):
+            for leaf in leaves:
+                if isinstance(leaf, expected):
+                    click.echo(f"waggle: {leaf or type(leaf).__name__}", err=True)
+                    return code
+        raise
+    return 0
+
+
+if __name__ == "__main__":
+    main()

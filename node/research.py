@@ -1,0 +1,91 @@
+"""The node's own search: one candidate at a time, kept only when paired runs say so."""
+
+import hashlib
+import random
+from collections.abc import Callable
+
+from ledger import queries
+from ledger.author import Author
+from ledger.envelope import Signed
+from ledger.statements import Discovery
+from ledger.store import Store
+from node.adoption import Adopter
+from node.home import SplitChoice
+from node.workbench import Compared, Workbench
+from policy.evidence import Decision
+from policy.screening import screen_program
+from trainer.proposers.proposal import Proposal, Proposer, fingerprint
+
+
+class Research:
+    """Proposes mutations of the incumbent, tries them, and states the gains as discoveries."""
+
+    def __init__(
+        self,
+        store: Store,
+        author: Author,
+        bench: Workbench,
+        adopter: Adopter,
+        proposer: Proposer,
+        split: SplitChoice,
+        report: Callable[[str], None],
+    ) -> None:
+        self._store, self._author, self._bench = store, author, bench
+        self._adopter, self._proposer, self._split, self._report = adopter, proposer, split, report
+        self._tried: dict[str, str] = {}  # program (SHA-256) to fingerprint
+
+    async def step(self, noise: float) -> list[Signed] | None:
+        """One candidate from proposal to verdict: the statements to publish. None if there was nothing to try."""
+        parent = self._adopter.incumbent
+        proposal = self._propose(parent)
+        if proposal is None:
+            return None
+        program = proposal.program.encode()
+        child = self._store.put_blob(program)
+        self._report(f"candidate {child[:8]} on {parent[:8]}: {proposal.hypothesis}")
+        compared = await self._bench.compare(parent, child, range(100), self._split, noise, give_up_early=True)
+        return self._conclude(parent, child, proposal, compared)
+
+    def _propose(self, parent: str) -> Proposal | None:
+        """A candidate that passes the screen and has not been tried in any ledger entry that is here."""
+        seen = self._fingerprints()
+        # Reproducible from the ledger: the position in the own feed stands for everything that happened so far.
+        head = self._store.head(self._author.id, "trials")
+        rng = random.Random(f"{self._author.id} {head.seq if head else -1} {len(self._tried)}")
+        proposal = self._proposer.propose(self._store.blob(parent).decode(), rng, seen)
+        if proposal is None:
+            self._report(f"nothing new to try on {parent[:8]}")
+            return None
+        refusal = screen_program(proposal.program.encode())
+        self._tried[hashlib.sha256(proposal.program.encode()).hexdigest()] = fingerprint(proposal.program)
+        if refusal is not None:
+            self._report(f"proposal refused: {refusal}")
+            return None
+        return proposal
+
+    def _fingerprints(self) -> frozenset[str]:
+        """Of all programs that anybody has run, as far as their text is here."""
+        for program in queries.programs_tried(self._store):
+            if program not in self._tried and screen_program(text := self._store.blob(program)) is None:
+                self._tried[program] = fingerprint(text.decode())
+        return frozenset(self._tried.values())
+
+    def _conclude(self, parent: str, child: str, proposal: Proposal, compared: Compared) -> list[Signed]:
+        comparison = compared.comparison
+        if compared.decision is not Decision.BETTER or comparison is None:
+            self._report(f"discarded {child[:8]}: {compared.failure or compared.decision.value}")
+            return []
+        discovery = self._author.append(
+            "main",
+            child,
+            lambda entry: Discovery(
+                entry=entry,
+                track=self._bench.track,
+                parent=parent,
+                hypothesis=proposal.hypothesis,
+                proposer=proposal.proposer,
+                comparison=comparison,
+            ),
+        )
+        self._report(f"discovery {discovery.id[:16]}: {comparison.mean:+.4f} bpb, {proposal.hypothesis}")
+        return [discovery, self._adopter.adopt(child, discovery.id, f"own discovery, {comparison.mean:+.4f} bpb", None)]

@@ -1,0 +1,35 @@
+"""What a running node says of itself, in a small file that is replaced as a whole."""
+
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+
+class NodeStatus(Struct, kw_only=True):
+    """The facts of one running node."""
+
+    pid: int
+    peer: str  # own peer id
+    challenge: str
+    track: str
+    addresses: list[str] = []  # where others can dial it
+    peers: list[str] = []  # connected now
+    activity: str = "starting"
+    trials: int = 0  # run since the start
+    incumbent: str = ""  # SHA-256
+    incumbent_bpb: float | None = None  # mean over own runs on the public split
+
+
+def write(path: Path, status: NodeStatus) -> None:
+    unfinished = path.with_suffix(".new")
+    unfinished.write_bytes(msgspec.json.format(msgspec.json.encode(status)))
+    unfinished.replace(path)
+
+
+def read(path: Path) -> NodeStatus | None:
+    """The last status written; None if there is none."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=NodeStatus)
+    except FileNotFoundError:
+        return None
