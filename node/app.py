@@ -33,7 +33,6 @@ from node.lanes import open_lane
 from node.research import Research
 from node.verify import Verifier
 from node.workbench import Lane, Workbench
-from policy import evidence
 from trainer.challenge import Challenge
 from trainer.proposers.evolve import Evolve
 from trainer.sandbox.preflight import preflight
@@ -96,13 +95,13 @@ async def _listen(nursery: trio.Nursery, home: Home, options: Options) -> Transp
     """A running transport, where asked; else where it was the last time, so that others find it; else anywhere."""
     last = status.read(home.status_file)
     wanted = options.listen or (last.addresses[0].partition("/p2p/")[0] if last and last.addresses else LISTEN_DEFAULT)
-    transport = Libp2pTransport(home.key(), [wanted])
+    transport = Libp2pTransport(home.key(), wanted)
     try:
         await nursery.start(transport.run)
     except PortInUse:
         if options.listen is not None:
             raise
-        transport = Libp2pTransport(home.key(), [LISTEN_DEFAULT])
+        transport = Libp2pTransport(home.key(), LISTEN_DEFAULT)
         await nursery.start(transport.run)
     return transport
 
@@ -168,7 +167,7 @@ class Node:
     async def work(self, trials: int | None) -> None:
         """Use the compute lane: noise first, then what others claim, then the node's own search."""
         await self._publish(self._adopter.begin(self._baseline))
-        noise = await self._bench.noise(self._baseline, range(evidence.NOISE_RUNS), self._public)
+        noise = await self._bench.noise(self._baseline, self._public)
         self._report(f"two runs of the baseline differ by {noise:.4f} bpb (standard deviation)")
         if (left := self._verifier.interrupted()) is not None:
             await self._publish(await self._verifier.consider(*left, noise))

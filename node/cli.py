@@ -222,7 +222,7 @@ def demo(nodes: int, minutes: float, out: Path | None) -> None:
     """Run a small swarm on this machine until one node's discovery is confirmed and adopted by another."""
     from node.demo import run_demo
 
-    sys.exit(run_demo(nodes, minutes * 60, out or Path(time.strftime("waggle-demo-%Y%m%d-%H%M%S")), Console()))
+    sys.exit(run_demo(nodes, minutes * 60, out or Path(time.strftime("waggle-demo-%Y%m%d-%H%M%S")), _console()))
 
 
 def _open(home: Home) -> Store:

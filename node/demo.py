@@ -31,7 +31,7 @@ POLL_S = 0.5
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
 BUDGET_CPU_S = 10.0
-PLAIN_INTERVAL_S = 15.0  # between lines where there is no terminal to draw on
+PLAIN_INTERVAL_S = 30.0  # between lines where there is no terminal to draw on
 
 
 class DemoNode(NamedTuple):

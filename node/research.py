@@ -1,6 +1,5 @@
 """The node's own search: one candidate at a time, kept only when paired runs say so."""
 
-import hashlib
 import random
 from collections.abc import Callable
 
@@ -11,10 +10,10 @@ from ledger.statements import Discovery
 from ledger.store import Store
 from node.adoption import Adopter
 from node.home import SplitChoice
-from node.workbench import Compared, Workbench
+from node.workbench import Compared, Workbench, seeds_of
 from policy.evidence import Decision
 from policy.screening import screen_program
-from trainer.proposers.proposal import Proposal, Proposer, fingerprint
+from trainer.proposers.proposal import NothingNew, Proposal, Proposer, fingerprint
 
 
 class Research:
@@ -32,6 +31,7 @@ class Research:
     ) -> None:
         self._store, self._author, self._bench = store, author, bench
         self._adopter, self._proposer, self._split, self._report = adopter, proposer, split, report
+        self._proposals = 0  # made since the start
         self._tried: dict[str, str] = {}  # program (SHA-256) to fingerprint
 
     async def step(self, noise: float) -> list[Signed] | None:
@@ -43,21 +43,23 @@ class Research:
         program = proposal.program.encode()
         child = self._store.put_blob(program)
         self._report(f"candidate {child[:8]} on {parent[:8]}: {proposal.hypothesis}")
-        compared = await self._bench.compare(parent, child, range(100), self._split, noise, give_up_early=True)
+        seeds = seeds_of(self._author.id.encode(), parent.encode(), child.encode())
+        compared = await self._bench.compare(parent, child, seeds, self._split, noise, give_up_early=True)
         return self._conclude(parent, child, proposal, compared)
 
     def _propose(self, parent: str) -> Proposal | None:
         """A candidate that passes the screen and has not been tried in any ledger entry that is here."""
         seen = self._fingerprints()
-        # Reproducible from the ledger: the position in the own feed stands for everything that happened so far.
+        # Reproducible from the ledger: the position in the own feed stands for everything that happened before.
         head = self._store.head(self._author.id, "trials")
-        rng = random.Random(f"{self._author.id} {head.seq if head else -1} {len(self._tried)}")
-        proposal = self._proposer.propose(self._store.blob(parent).decode(), rng, seen)
-        if proposal is None:
-            self._report(f"nothing new to try on {parent[:8]}")
+        rng = random.Random(f"{self._author.id} {head.seq if head else -1} {self._proposals}")
+        self._proposals += 1
+        try:
+            proposal = self._proposer.propose(self._store.blob(parent).decode(), rng, seen)
+        except NothingNew as nothing:
+            self._report(f"nothing to try on {parent[:8]}: {nothing}")
             return None
         refusal = screen_program(proposal.program.encode())
-        self._tried[hashlib.sha256(proposal.program.encode()).hexdigest()] = fingerprint(proposal.program)
         if refusal is not None:
             self._report(f"proposal refused: {refusal}")
             return None
@@ -73,7 +75,8 @@ class Research:
     def _conclude(self, parent: str, child: str, proposal: Proposal, compared: Compared) -> list[Signed]:
         comparison = compared.comparison
         if compared.decision is not Decision.BETTER or comparison is None:
-            self._report(f"discarded {child[:8]}: {compared.failure or compared.decision.value}")
+            why = str(compared.failure).splitlines()[0] if compared.failure is not None else compared.decision.value
+            self._report(f"discarded {child[:8]}: {why}")
             return []
         discovery = self._author.append(
             "main",

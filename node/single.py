@@ -9,7 +9,7 @@ from trainer.requests import TrialRequest
 
 
 async def run_single_trial(home: Home, program: bytes, track: str, seed: int) -> Measurement:
-    """Train and evaluate on the home's public split. Raises `UserError` for an unknown track or a size over the limit."""
+    """Train and evaluate on the home's public split. Raises `UserError` for what cannot be tried."""
     challenge = home.challenge()
     if track not in challenge.tracks:
         raise UserError(f"the challenge has no track {track!r}; it has {', '.join(challenge.tracks)}.")

@@ -4,7 +4,6 @@ What is to be done is read from the ledger each time (discoveries of others with
 lost by a restart, and nothing depends on the order in which entries and blobs arrive.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping
 
 from ledger import queries
@@ -15,18 +14,12 @@ from ledger.statements import Attestation, Comparison, Discovery, Verdict
 from ledger.store import Store
 from node.adoption import Adopter
 from node.home import SplitChoice
-from node.workbench import Compared, Workbench
+from node.workbench import Compared, Workbench, seeds_of
 from policy.evidence import Decision
 from policy.intake import Claim, Move, Rejected, State, Waiting, advance, check_claim
 
 # A child that crashes or cheats here does not do what was claimed; one that met a limit of this machine may elsewhere.
 REFUTING_STATUSES = ("crash", "void", "refused")
-
-
-def verification_seeds(salt: bytes, count: int = 100) -> tuple[int, ...]:
-    """The seeds of this node's verifications: its own, fixed by its private salt, so that parents' runs are shared."""
-    digests = (hashlib.sha256(salt + index.to_bytes(4, "big")).digest() for index in range(count))
-    return tuple(int.from_bytes(digest[:4], "big") % 2**31 for digest in digests)
 
 
 class Verifier:
@@ -44,7 +37,6 @@ class Verifier:
     ) -> None:
         self._store, self._author, self._bench, self._adopter = store, author, bench, adopter
         self._split, self._tracks, self._report = split, tracks, report
-        self._seeds = verification_seeds(split.salt)
         self.states: dict[str, State] = {}  # of the discoveries met since the start, by id
         self.reasons: dict[str, str] = {}  # why one waits or was rejected
 
@@ -105,15 +97,19 @@ class Verifier:
         self.states[row.id] = State.CONFIRMED
         return row, attestation.comparison
 
+    def _seeds(self, row: DiscoveryRow, against: str) -> tuple[int, ...]:
+        """This node's own: nobody else knows the salt that they come from."""
+        return seeds_of(self._split.salt, row.id.encode(), against.encode())
+
     async def step(self, row: DiscoveryRow, noise: float) -> list[Signed]:
         """Run a queued discovery's comparison here and conclude; the statements to publish."""
         self._move(row.id, Move.START)
         self._report(f"verifying discovery {row.id[:16]} of {row.author[-8:]}, claimed {row.mean:+.4f} bpb")
         try:
             compared = await self._bench.compare(
-                row.parent, row.child, self._seeds, self._split, noise, give_up_early=False
+                row.parent, row.child, self._seeds(row, "parent"), self._split, noise, give_up_early=False
             )
-            verdict, move, reason = _verdict(compared)
+            verdict, move, reason = _verdict(row, compared)
             attestation = self._author.append(
                 "main",
                 row.child,
@@ -138,7 +134,12 @@ class Verifier:
             return []
         if self._adopter.incumbent != row.parent:
             with_incumbent = await self._bench.compare(
-                self._adopter.incumbent, row.child, self._seeds, self._split, noise, give_up_early=True
+                self._adopter.incumbent,
+                row.child,
+                self._seeds(row, "incumbent"),
+                self._split,
+                noise,
+                give_up_early=True,
             )
             if with_incumbent.decision is not Decision.BETTER:
                 self._move(row.id, Move.DECLINE)
@@ -153,16 +154,18 @@ class Verifier:
         return [adoption]
 
 
-def _verdict(compared: Compared) -> tuple[Verdict, Move, str]:
+def _verdict(row: DiscoveryRow, compared: Compared) -> tuple[Verdict, Move, str]:
     """The verdict on a comparison, and its reason in a sentence."""
     shown = compared.comparison
     numbers = "" if shown is None else (
         f"{shown.mean:+.4f} bpb [{shown.low:+.4f}, {shown.high:+.4f}] over {len(shown.seeds)} pairs on a private split"
     )  # fmt: skip
     if compared.failure is not None:
-        refuting = compared.failed_child is not None and compared.failed_child.status in REFUTING_STATUSES
-        reason = compared.failure.splitlines()[0][:900]
-        return ("refuted", Move.REFUTE, reason) if refuting else ("inconclusive", Move.LEAVE_OPEN, reason)
+        whose = "child" if compared.failure.program == row.child else "parent"
+        reason = f"the {whose}'s run ended as {str(compared.failure).splitlines()[0][:900]}"
+        if whose == "child" and compared.failure.status in REFUTING_STATUSES:
+            return "refuted", Move.REFUTE, reason
+        return "inconclusive", Move.LEAVE_OPEN, reason
     match compared.decision:
         case Decision.BETTER:
             return "confirmed", Move.CONFIRM, numbers

@@ -1,11 +1,11 @@
 """Runs trials, records each one in the node's own feed, and compares programs by pairs of them.
 
-The ledger is the memory: a trial of the same program with the same seed on the same split, once recorded as `ok`, is
-not run again, neither within a night nor after a restart. So a parent's runs serve every candidate that is compared
-with it. (The candidates of one parent thus share its luck; a peer's verification, with its own seeds and its own
-split, does not.)
+Both runs of a pair are made one right after the other, and which goes first alternates: a machine's speed drifts with
+whatever else it does, and a budget in CPU seconds only dampens that (measured: docs/log.md). So a parent's earlier
+runs are never reused, although they would halve the cost.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -13,6 +13,7 @@ from ledger import queries
 from ledger.author import Author
 from ledger.statements import Comparison, Measurement, Status, Trial
 from ledger.store import Store
+from node.errors import NodeFailure
 from node.home import SplitChoice
 from policy import evidence
 from policy.evidence import Decision
@@ -25,13 +26,32 @@ class Lane(Protocol):
     async def trial(self, request: TrialRequest) -> Measurement: ...
 
 
-class Run(NamedTuple):
-    """A recorded trial."""
+class Score(NamedTuple):
+    """A recorded trial that ended as ok."""
 
     id: str
-    status: Status
-    val_bpb: float | None
-    reason: str
+    val_bpb: float
+
+
+class RunFailed(Exception):
+    """A recorded trial that ended in another status than ok, so that it has no score."""
+
+    def __init__(self, program: str, status: Status, reason: str) -> None:
+        super().__init__(f"{status}: {reason}")
+        self.program, self.status = program, status
+
+
+class Pair(NamedTuple):
+    """Two trials with one seed, one right after the other."""
+
+    seed: int
+    parent: Score
+    child: Score
+
+    @property
+    def difference(self) -> float:
+        """Bits per byte, child - parent; negative is better."""
+        return self.child.val_bpb - self.parent.val_bpb
 
 
 class Compared(NamedTuple):
@@ -39,8 +59,13 @@ class Compared(NamedTuple):
 
     decision: Decision
     comparison: Comparison | None  # None with fewer than two complete pairs
-    failure: str | None  # why a pair could not be completed
-    failed_child: Run | None  # the child's run that failed, where it was the child's
+    failure: RunFailed | None  # what ended it, where a run failed
+
+
+def seeds_of(*what: bytes) -> tuple[int, ...]:
+    """The seeds of one comparison: as many as it can need, different for each, always the same for the same."""
+    digests = (hashlib.sha256(b"/".join((*what, b"%d" % index))).digest() for index in range(evidence.LOOKS[-1]))
+    return tuple(int.from_bytes(digest[:4], "big") % 2**31 for digest in digests)
 
 
 class Workbench:
@@ -51,11 +76,8 @@ class Workbench:
         self.track = track
         self.trials_run = 0
 
-    async def trial(self, program: str, seed: int, split: SplitChoice, purpose: str) -> Run:
-        """One trial of a program in the store (by SHA-256), from the ledger if it is there; recorded otherwise."""
-        for row in queries.trials(self._store, self._author.id, program, split.name):
-            if row.seed == seed and row.track == self.track and row.status == "ok":
-                return Run(row.id, "ok", row.val_bpb, "")
+    async def trial(self, program: str, seed: int, split: SplitChoice, purpose: str) -> Score:
+        """Run and record one trial of a program in the store, given by its SHA-256. Raises `RunFailed`."""
         request = TrialRequest(program=self._store.blob(program), track=self.track, seed=seed, salt=split.salt)
         result = await self._lane.trial(request)
         signed = self._author.append(
@@ -64,64 +86,69 @@ class Workbench:
             lambda entry: Trial(entry=entry, track=self.track, seed=seed, split=split.name, result=result),
         )
         self.trials_run += 1
-        score = result.status if result.val_bpb is None else f"{result.val_bpb:.4f} bpb"
-        self._report(f"{purpose}: seed {seed}, {score}, {result.wall_s:.0f} s")
-        return Run(signed.id, result.status, result.val_bpb, result.reason)
+        if result.val_bpb is None:
+            raise RunFailed(program, result.status, result.reason)
+        self._report(f"{purpose}: {result.val_bpb:.4f} bpb, {result.wall_s:.0f} s")
+        return Score(signed.id, result.val_bpb)
 
-    async def noise(self, baseline: str, seeds: Sequence[int], split: SplitChoice) -> float:
+    async def noise(self, baseline: str, split: SplitChoice) -> float:
         """Standard deviation of a difference, from A/A runs of the baseline; see `evidence.difference_noise`.
 
-        Raises `BaselineFails` if the baseline itself does not run here: no number of this machine means anything then.
+        Runs that the ledger has count, so a restart does not measure again. Raises `NodeFailure` if the baseline does
+        not run here: no number of this machine means anything then.
         """
-        scores: list[float] = []
-        for seed in seeds[: evidence.NOISE_RUNS]:
-            run = await self.trial(baseline, seed, split, "noise of the baseline")
-            if run.val_bpb is None:
-                raise BaselineFails(f"the baseline does not run on this machine ({run.status}): {run.reason}")
-            scores.append(run.val_bpb)
+        scores = [
+            row.val_bpb
+            for row in queries.trials(self._store, self._author.id, baseline, split.name)
+            if row.track == self.track and row.val_bpb is not None
+        ][: evidence.NOISE_RUNS]
+        while len(scores) < evidence.NOISE_RUNS:
+            purpose = f"noise of the baseline, run {len(scores) + 1} of {evidence.NOISE_RUNS}"
+            try:
+                scores.append((await self.trial(baseline, len(scores), split, purpose)).val_bpb)
+            except RunFailed as failure:
+                raise NodeFailure(f"the challenge's baseline does not run on this machine ({failure})") from failure
         return evidence.difference_noise(scores)
 
     async def compare(
         self, parent: str, child: str, seeds: Sequence[int], split: SplitChoice, noise: float, *, give_up_early: bool
     ) -> Compared:
-        """Paired trials of two programs until `evidence.decide` has seen enough."""
-        pairs: list[tuple[int, Run, Run, float]] = []
-        failure: str | None = None
-        failed_child: Run | None = None
+        """Paired trials of two programs until `evidence.decide` has seen enough or a run fails."""
+        pairs: list[Pair] = []
+        failure: RunFailed | None = None
         while True:
-            differences = [pair[3] for pair in pairs]
-            decision = evidence.decide(differences, noise, give_up_early=give_up_early)
+            decision = evidence.decide([pair.difference for pair in pairs], noise, give_up_early=give_up_early)
             if decision is not Decision.MORE:
                 break
-            seed = seeds[len(pairs)]
-            which = f"{child[:8]} against {parent[:8]}"
-            before = await self.trial(parent, seed, split, f"{which}, parent")
-            if before.val_bpb is None:
-                failure, decision = f"the parent's run ended as {before.status}: {before.reason}", Decision.UNDECIDED
+            try:
+                pairs.append(await self._pair(parent, child, seeds[len(pairs)], split, len(pairs)))
+            except RunFailed as failed:
+                failure = failed
+                decision = Decision.NOT_BETTER if failed.program == child else Decision.UNDECIDED
                 break
-            after = await self.trial(child, seed, split, f"{which}, child")
-            if after.val_bpb is None:
-                failure, decision = f"the child's run ended as {after.status}: {after.reason}", Decision.NOT_BETTER
-                failed_child = after
-                break
-            pairs.append((seed, before, after, after.val_bpb - before.val_bpb))
-        comparison = None
-        if len(pairs) >= 2:
-            shown = evidence.effect(differences := [pair[3] for pair in pairs], noise)
-            comparison = Comparison(
-                split=split.name,
-                seeds=tuple(pair[0] for pair in pairs),
-                parent_trials=tuple(pair[1].id for pair in pairs),
-                child_trials=tuple(pair[2].id for pair in pairs),
-                differences=tuple(differences),
-                mean=shown.mean,
-                low=shown.low,
-                high=shown.high,
-                p_value=shown.p_value,
-                noise=noise,
-            )
-        return Compared(decision, comparison, failure, failed_child)
+        return Compared(decision, _comparison(pairs, split, noise) if len(pairs) >= 2 else None, failure)
+
+    async def _pair(self, parent: str, child: str, seed: int, split: SplitChoice, index: int) -> Pair:
+        scores: dict[str, Score] = {}
+        for program in (parent, child) if index % 2 == 0 else (child, parent):
+            which = "parent" if program == parent else "child"
+            purpose = f"{child[:8]} against {parent[:8]}, pair {index + 1}, {which}"
+            scores[program] = await self.trial(program, seed, split, purpose)
+        return Pair(seed, scores[parent], scores[child])
 
 
-class BaselineFails(Exception):
-    """The challenge's own baseline does not run here, so nothing can be measured."""
+def _comparison(pairs: Sequence[Pair], split: SplitChoice, noise: float) -> Comparison:
+    differences = tuple(pair.difference for pair in pairs)
+    shown = evidence.effect(differences, noise)
+    return Comparison(
+        split=split.name,
+        seeds=tuple(pair.seed for pair in pairs),
+        parent_trials=tuple(pair.parent.id for pair in pairs),
+        child_trials=tuple(pair.child.id for pair in pairs),
+        differences=differences,
+        mean=shown.mean,
+        low=shown.low,
+        high=shown.high,
+        p_value=shown.p_value,
+        noise=noise,
+    )

@@ -1,0 +1,237 @@
+"""What a node does with others' discoveries, and with its own candidates, from the ledger alone."""
+
+import random
+import shutil
+import subprocess
+from collections.abc import Container
+from pathlib import Path
+
+import examples
+import pytest
+from scripted import NOISE, ScriptedLane, program
+
+from ledger import queries
+from ledger.author import Author
+from ledger.envelope import Signed, open_envelope
+from ledger.statements import Attestation, Discovery
+from ledger.store import Store
+from node.adoption import Adopter
+from node.home import SplitChoice
+from node.incumbent import IncumbentTree
+from node.research import Research
+from node.verify import Verifier
+from node.workbench import Workbench, seeds_of
+from policy.intake import State
+from trainer.proposers.proposal import NothingNew, Proposal
+
+PUBLIC = SplitChoice("public", bytes(16))
+PRIVATE = SplitChoice("private:" + "1" * 64, b"\x11" * 16)
+BASELINE = program(0.0)
+
+
+class Scripted:
+    """A proposer that proposes what it was given, in order."""
+
+    def __init__(self, *programs: bytes) -> None:
+        self.programs = list(programs)
+
+    def propose(self, program: str, rng: random.Random, seen: Container[str]) -> Proposal:
+        if not self.programs:
+            raise NothingNew("the script is over")
+        return Proposal(program=self.programs.pop(0).decode(), hypothesis="a larger gain", proposer="scripted")
+
+
+class Side:
+    """One node's parts, without its network."""
+
+    def __init__(self, folder: Path, number: int, *candidates: bytes) -> None:
+        folder.mkdir()
+        self.store = examples.new_store(folder)
+        self.author: Author = examples.author(self.store, number)
+        self.lane, self.lines = ScriptedLane(), list[str]()
+        self.baseline = self.store.put_blob(BASELINE)
+        self.tree = folder / "incumbent"
+        self.bench = Workbench(self.store, self.author, self.lane, examples.TRACK, self.lines.append)
+        self.adopter = Adopter(self.store, self.author, IncumbentTree(self.tree), examples.TRACK, self.lines.append)
+        self.research = Research(
+            self.store, self.author, self.bench, self.adopter, Scripted(*candidates), PUBLIC, self.lines.append
+        )
+        self.verifier = self.new_verifier()
+        self.adopter.begin(self.baseline)
+
+    def new_verifier(self) -> Verifier:
+        tracks = {examples.TRACK: self.baseline}
+        return Verifier(self.store, self.author, self.bench, self.adopter, PRIVATE, tracks, self.lines.append)
+
+    def receive(self, source: Store, *, blobs: bool = True) -> None:
+        """Everything that the other ledger has."""
+        for (author, feed), _ in source.heads().items():
+            for envelope in source.envelopes(author, feed, 0, 10**9):
+                self.store.add(open_envelope(envelope))
+        if blobs:
+            for digest in self.store.missing_blobs(100):
+                self.store.put_blob(source.blob(digest))
+
+    async def verify_next(self) -> list[Signed]:
+        row = self.verifier.next()
+        assert row is not None
+        return await self.verifier.step(row, 2 * NOISE)
+
+    def diary(self) -> list[str]:
+        command = ["git", "-C", str(self.tree), "log", "--format=%s", "--reverse"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+async def discover(side: Side) -> Signed:
+    statements = await side.research.step(2 * NOISE)
+    assert statements is not None
+    assert [signed.statement.kind for signed in statements] == ["discovery", "adoption"]
+    return statements[0]
+
+
+def claimed_seeds(found: Signed) -> tuple[int, ...]:
+    body = found.statement.body
+    assert isinstance(body, Discovery)
+    return body.comparison.seeds
+
+
+async def test_a_gain_is_kept_stated_and_adopted(tmp_path: Path) -> None:
+    side = Side(tmp_path / "a", 1, program(0.3))
+    found = await discover(side)
+    assert side.adopter.incumbent == found.statement.subject
+    assert (side.tree / "train.py").read_bytes() == program(0.3)
+    assert len(side.diary()) == 2
+    assert side.diary()[0] == "the challenge's baseline"
+
+
+async def test_no_gain_is_discarded_and_nothing_is_stated(tmp_path: Path) -> None:
+    side = Side(tmp_path / "a", 1, program(-0.3), program(0.3, crash_on="00"), b"not a program")
+    assert await side.research.step(2 * NOISE) == []
+    assert await side.research.step(2 * NOISE) == []
+    assert await side.research.step(2 * NOISE) is None  # refused by the screen before any run
+    assert await side.research.step(2 * NOISE) is None  # nothing left to propose
+    assert side.adopter.incumbent == side.baseline
+    assert queries.counts(side.store).get("discovery") is None
+    assert len(side.lane.requests) == 4  # a pair, and the parent's run before the child's crash
+
+
+async def test_a_true_discovery_is_confirmed_on_the_private_split_and_adopted(tmp_path: Path) -> None:
+    one, two = Side(tmp_path / "a", 1, program(0.3)), Side(tmp_path / "b", 2)
+    found = await discover(one)
+    two.receive(one.store)
+    statements = await two.verify_next()
+    assert [signed.statement.kind for signed in statements] == ["attestation", "adoption"]
+    attestation = statements[0].statement.body
+    assert isinstance(attestation, Attestation)
+    assert attestation.verdict == "confirmed"
+    assert attestation.comparison is not None
+    assert attestation.comparison.split == PRIVATE.name
+    assert not set(attestation.comparison.seeds) & set(claimed_seeds(found))
+    assert {request.salt for request in two.lane.requests} == {PRIVATE.salt}
+    assert two.adopter.incumbent == found.statement.subject
+    assert two.verifier.states[found.id] is State.ADOPTED
+    assert two.verifier.next() is None
+
+
+async def test_a_fabricated_gain_is_refuted(tmp_path: Path) -> None:
+    liar, two = Side(tmp_path / "a", 1), Side(tmp_path / "b", 2)
+    child = liar.store.put_blob(program(-0.1))
+    examples.state_discovery(liar.author, liar.baseline, child)  # its trials are invented, and agree with the claim
+    two.receive(liar.store)
+    statements = await two.verify_next()
+    assert [signed.statement.kind for signed in statements] == ["attestation"]
+    body = statements[0].statement.body
+    assert isinstance(body, Attestation)
+    assert body.verdict == "refuted"
+    assert two.adopter.incumbent == two.baseline
+
+
+async def test_a_program_that_fails_only_for_others_is_refuted(tmp_path: Path) -> None:
+    one, two = Side(tmp_path / "a", 1, program(0.3, crash_on="11")), Side(tmp_path / "b", 2)
+    await discover(one)
+    two.receive(one.store)
+    statements = await two.verify_next()
+    body = statements[0].statement.body
+    assert isinstance(body, Attestation)
+    assert (body.verdict, body.comparison) == ("refuted", None)
+    assert "crash" in body.reason
+
+
+async def test_what_does_not_beat_the_incumbent_is_confirmed_and_declined(tmp_path: Path) -> None:
+    one, two = Side(tmp_path / "a", 1, program(0.3)), Side(tmp_path / "b", 2, program(0.6))
+    found = await discover(one)
+    better = await discover(two)
+    two.receive(one.store)
+    statements = await two.verify_next()
+    assert [signed.statement.kind for signed in statements] == ["attestation"]
+    assert two.verifier.states[found.id] is State.DECLINED
+    assert two.adopter.incumbent == better.statement.subject
+
+
+async def test_what_beats_an_incumbent_that_is_not_its_parent_is_adopted(tmp_path: Path) -> None:
+    one, two = Side(tmp_path / "a", 1, program(0.9)), Side(tmp_path / "b", 2, program(0.3))
+    found = await discover(one)
+    await discover(two)
+    two.receive(one.store)
+    statements = await two.verify_next()
+    assert [signed.statement.kind for signed in statements] == ["attestation", "adoption"]
+    assert two.adopter.incumbent == found.statement.subject
+    adopted = queries.last_adoption(two.store, two.author.id, examples.TRACK)
+    assert adopted is not None
+    assert adopted.previous is not None
+
+
+async def test_a_discovery_waits_for_what_has_not_arrived(tmp_path: Path) -> None:
+    one, two = Side(tmp_path / "a", 1, program(0.3)), Side(tmp_path / "b", 2)
+    found = await discover(one)
+    two.receive(one.store, blobs=False)
+    assert two.verifier.next() is None
+    assert two.verifier.states[found.id] is State.RECEIVED
+    assert "have not arrived" in two.verifier.reasons[found.id]
+    two.receive(one.store)
+    assert two.verifier.next() is not None
+
+
+async def test_a_claim_that_contradicts_its_records_costs_no_run(tmp_path: Path) -> None:
+    liar, two = Side(tmp_path / "a", 1), Side(tmp_path / "b", 2)
+    child = liar.store.put_blob(program(-0.1))
+    found = examples.state_discovery(liar.author, child, child)
+    two.receive(liar.store)
+    assert two.verifier.next() is None
+    assert two.verifier.states[found.id] is State.REJECTED
+    assert two.lane.requests == []
+
+
+async def test_interrupted_between_verdict_and_adoption(tmp_path: Path) -> None:
+    one, two = Side(tmp_path / "a", 1, program(0.3)), Side(tmp_path / "b", 2)
+    found = await discover(one)
+    two.receive(one.store)
+    compared = await two.bench.compare(
+        two.baseline, found.statement.subject, seeds_of(b"test"), PRIVATE, 2 * NOISE, give_up_early=False
+    )
+    two.author.append(
+        "main",
+        found.statement.subject,
+        lambda entry: Attestation(
+            entry=entry, discovery=found.id, verdict="confirmed", reason="", comparison=compared.comparison
+        ),
+    )
+    restarted = two.new_verifier()
+    assert restarted.next() is None
+    left = restarted.interrupted()
+    assert left is not None
+    statements = await restarted.consider(*left, 2 * NOISE)
+    assert [signed.statement.kind for signed in statements] == ["adoption"]
+    assert two.new_verifier().interrupted() is None
+
+
+@pytest.mark.parametrize("damage", ["delete", "change"])
+async def test_the_working_tree_is_mended_from_the_ledger(tmp_path: Path, damage: str) -> None:
+    side = Side(tmp_path / "a", 1, program(0.3))
+    await discover(side)
+    if damage == "delete":
+        shutil.rmtree(side.tree)
+    else:
+        (side.tree / "train.py").write_text("edited by hand")
+    assert side.adopter.begin(side.baseline) == []
+    assert (side.tree / "train.py").read_bytes() == program(0.3)

@@ -1,0 +1,79 @@
+"""The metric: bits per byte of validation text, computed by the trusted parent from raw logits.
+
+A row has seq_len + 1 bytes. The model sees the first seq_len and predicts each one's successor, so a row has seq_len
+targets. With byte tokens (V = 256) bits per byte is the mean over all targets of -log2 softmax(logits)[target].
+
+The logits come from an untrusted process as bytes: row after row, float32 little-endian, (seq_len, V) each, in the
+order in which the rows were sent. They are read in bounded chunks, must all be finite, and must end where they
+should. Sums are in float64, and the sum over targets is exact (Shewchuk's algorithm, `math.fsum`), so that the order
+of the rows does not show. A failure is an exception and never a number. This module knows nothing of processes.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+CHUNK_BYTES = 4 * 2**20  # of float32 logits; in float64 with the intermediate arrays about five times that
+
+_LOGIT_BYTES = 4
+
+
+class InvalidLogits(Exception):
+    """The model's answer cannot be scored: the trial is void."""
+
+
+class MissingLogits(Exception):
+    """The answer ended early: the evaluation process failed."""
+
+
+class Score(NamedTuple):
+    bits_per_byte: float
+    evaluated_bytes: int
+
+
+def inputs(rows: Sequence[bytes], order: Sequence[int]) -> bytes:
+    """What the model is shown: the rows in the given order, each without its last byte."""
+    return b"".join(rows[index][:-1] for index in order)
+
+
+def score(rows: Sequence[bytes], order: Sequence[int], vocab_size: int, read: Callable[[int], bytes]) -> Score:
+    """Bits per byte of `rows` (N, seq_len + 1), whose logits `read` gives in the order of `inputs`.
+
+    `read(n)` returns 1 to n bytes, or none at the end. Raises `MissingLogits` or `InvalidLogits`.
+    """
+    targets = np.frombuffer(b"".join(rows[index][1:] for index in order), dtype=np.uint8)  # (N * T,)
+    nats = np.empty(len(targets))
+    position_bytes = vocab_size * _LOGIT_BYTES
+    step = max(1, CHUNK_BYTES // position_bytes)
+    for start in range(0, len(targets), step):
+        chunk = targets[start : start + step]
+        data = _exactly(len(chunk) * position_bytes, read, start * position_bytes, len(targets) * position_bytes)
+        logits = np.frombuffer(data, dtype="<f4").reshape(len(chunk), vocab_size)  # (positions, V)
+        nats[start : start + len(chunk)] = _nats(logits, chunk)
+    if read(1):
+        raise InvalidLogits(f"more logits than the {len(targets) * position_bytes} bytes that the rows need")
+    return Score(math.fsum(nats.tolist()) / math.log(2) / len(targets), len(targets))
+
+
+def _nats(logits: NDArray[np.float32], targets: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Cross-entropy of each position in nats: log sum exp(logits) - logits[target]. (positions,)"""
+    if not np.isfinite(logits).all():
+        raise InvalidLogits("the model gives logits that are not finite")
+    shifted = logits.astype(np.float64)
+    shifted -= shifted.max(axis=1, keepdims=True)
+    chosen = shifted[np.arange(len(targets)), targets]
+    result: NDArray[np.float64] = np.log(np.exp(shifted).sum(axis=1)) - chosen
+    return result
+
+
+def _exactly(size: int, read: Callable[[int], bytes], before: int, total: int) -> bytearray:
+    data = bytearray()
+    while len(data) < size:
+        piece = read(size - len(data))
+        if not piece:
+            raise MissingLogits(f"logits end after {before + len(data)} of {total} bytes")
+        data += piece
+    return data

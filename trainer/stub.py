@@ -1,0 +1,176 @@
+"""Runs inside the sandbox: `python -I -B stub.py train|eval FD`. Imports the standard library and torch, nothing of
+ours.
+
+From the parent on stdin, integers big-endian:
+
+    u32 n, n bytes   JSON: seed, threads, vocab_size, seq_len, budget_cpu_s, batch_rows, sizes (of the two parts)
+    two parts        train: the training text, and int64 little-endian offsets of its documents
+                     eval: weights as torch.save wrote them, and the rows, `seq_len` bytes each
+                                                        ── here the stub answers with one byte, "R"
+    u32 n, n bytes   the program's source; the budget runs from here on
+
+To the parent on descriptor FD, after "R" and until end of file:
+
+    train            the state dict, as torch.save writes it
+    eval             for each row in the order received, float32 little-endian logits (seq_len, vocab_size)
+
+Neither answer carries a length: the parent knows how much it wants, or takes what comes up to its bound. After end of
+file the stub lives on until its stdin closes, so that the parent can read the final CPU time of a living process.
+The program shares this process and can change anything in it; the parent's trust ends where the source is sent.
+
+Exit status: 0 done, 1 the program raised (traceback on stderr), 3 it ran out of memory.
+"""
+
+import contextlib
+import importlib
+import io
+import json
+import linecache
+import os
+import random
+import struct
+import sys
+import time
+import traceback
+import types
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+READY = b"R"
+EXIT_RAISED = 1
+EXIT_OUT_OF_MEMORY = 3
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass
+class Task:
+    """What a program is given to train on."""
+
+    tokens: torch.Tensor  # (n,) uint8, the training text; not to be written to
+    doc_starts: torch.Tensor  # (d,) int64, offsets into tokens, the first is 0
+    vocab_size: int
+    seq_len: int
+    device: torch.device
+    seed: int
+    cpu_limit_s: float  # of tree_cpu_s
+
+    def time_left(self) -> float:
+        """CPU seconds of the budget that the whole process tree has left; negative once it is spent."""
+        return self.cpu_limit_s - tree_cpu_s()
+
+
+def tree_cpu_s() -> float:
+    """CPU seconds of this process (to the nanosecond) and of all others in the namespace (to the clock tick)."""
+    times = os.times()
+    total = time.process_time() + times.children_user + times.children_system
+    own = str(os.getpid())
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and process.name != own:
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                stat = (process / "stat").read_bytes()
+                fields = stat.rpartition(b")")[2].split()  # proc(5): the first of these is field 3; utime is field 14
+                total += sum(map(int, fields[11:15])) / _TICKS_PER_S
+    return total
+
+
+def receive(size: int) -> bytearray:
+    """Exactly `size` bytes of stdin."""
+    data = bytearray(size)
+    view = memoryview(data)
+    while view:
+        count = os.readv(0, [view])
+        if count == 0:
+            raise SystemExit("the parent has gone")
+        view = view[count:]
+    return data
+
+
+def receive_sized() -> bytearray:
+    return receive(struct.unpack(">I", receive(4))[0])
+
+
+def send(out: int, data: bytes | memoryview) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(out, view) :]
+
+
+def load_program() -> types.ModuleType:
+    """Receive the source and run it as the module `train`."""
+    source = bytes(receive_sized())
+    module = types.ModuleType("train")
+    module.__file__ = "train.py"
+    sys.modules["train"] = module
+    lines = source.decode(errors="replace").splitlines(keepends=True)
+    linecache.cache["train.py"] = (len(source), None, lines, "train.py")  # source lines in tracebacks
+    exec(compile(source, "train.py", "exec"), module.__dict__)
+    return module
+
+
+def train(header: dict[str, Any], out: int) -> None:
+    # The first optimiser would import this lazily, which takes longer than many a budget's first hundred steps.
+    importlib.import_module("torch._dynamo")
+    text, starts = (receive(size) for size in header["sizes"])
+    tokens = torch.frombuffer(text, dtype=torch.uint8)
+    doc_starts = torch.frombuffer(starts, dtype=torch.int64)
+    vocab_size, seq_len, seed = header["vocab_size"], header["seq_len"], header["seed"]
+    send(out, READY)
+    limit_s = tree_cpu_s() + header["budget_cpu_s"]
+    program = load_program()
+    model = program.build(vocab_size, seq_len)
+    task = Task(tokens, doc_starts, vocab_size, seq_len, torch.device("cpu"), seed, limit_s)
+    program.train(model, task)
+    weights = io.BytesIO()
+    torch.save(model.state_dict(), weights)
+    send(out, weights.getbuffer())
+
+
+def evaluate(header: dict[str, Any], out: int) -> None:
+    weights, rows = (receive(size) for size in header["sizes"])
+    vocab_size, seq_len = header["vocab_size"], header["seq_len"]
+    tokens = torch.frombuffer(rows, dtype=torch.uint8).view(-1, seq_len)
+    send(out, READY)
+    program = load_program()
+    model = program.build(vocab_size, seq_len)
+    model.load_state_dict(torch.load(io.BytesIO(weights), map_location="cpu", weights_only=True))
+    model.eval()
+    with torch.no_grad():
+        for batch in torch.split(tokens, header["batch_rows"]):
+            logits = model(batch.long())
+            expected = (len(batch), seq_len, vocab_size)
+            if tuple(logits.shape) != expected:
+                raise ValueError(f"the model gives logits of shape {tuple(logits.shape)} where {expected} is expected")
+            send(out, logits.to(torch.float32).contiguous().numpy().tobytes())
+
+
+def main() -> int:
+    out = int(sys.argv[2])  # not stdout: what the program prints must not land between the answer's bytes
+    os.set_inheritable(out, False)
+    os.environ.update(HOME="/scratch", TMPDIR="/tmp", USER="nobody", PATH="/usr/bin:/bin")
+    mode = {"train": train, "eval": evaluate}[sys.argv[1]]
+    header = json.loads(receive_sized())
+    torch.set_num_threads(header["threads"])
+    random.seed(header["seed"])
+    torch.manual_seed(header["seed"])
+    try:
+        mode(header, out)
+        status = 0
+    except BaseException as error:  # noqa: BLE001 - the boundary around the program: it may raise anything
+        traceback.print_exc()
+        out_of_memory = isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+        status = EXIT_OUT_OF_MEMORY if out_of_memory else EXIT_RAISED
+    with contextlib.suppress(OSError):  # the program may have closed any of these
+        sys.stdout.flush()
+    with contextlib.suppress(OSError):
+        os.close(out)
+    with contextlib.suppress(OSError):
+        while os.read(0, 4096):
+            pass
+    return status
+
+
+if __name__ == "__main__":
+    os._exit(main())  # the program's threads and exit handlers do not get another turn
