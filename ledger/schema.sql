@@ -20,6 +20,15 @@ CREATE TABLE entries (
 CREATE INDEX entries_by_clock ON entries (lamport, id);
 CREATE INDEX entries_by_subject ON entries (subject);
 
+CREATE TABLE feeds (                        -- the last entry of each, which every sync asks for
+    author TEXT NOT NULL,
+    feed TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    id TEXT NOT NULL REFERENCES entries (id),
+    lamport INTEGER NOT NULL,
+    PRIMARY KEY (author, feed)
+) STRICT;
+
 CREATE TABLE blobs (
     digest TEXT PRIMARY KEY,                -- SHA-256 of the plain bytes
     size INTEGER NOT NULL,                  -- of the plain bytes

@@ -101,12 +101,12 @@ class Store:
 
     def heads(self) -> dict[tuple[str, str], Head]:
         """The last entry of every feed, by (author, feed)."""
-        rows = self.db.query("SELECT author, feed, max(seq) AS seq, id, lamport FROM entries GROUP BY author, feed")
+        rows = self.db.query("SELECT author, feed, seq, id, lamport FROM feeds")
         return {(row["author"], row["feed"]): Head(row["seq"], row["id"], row["lamport"]) for row in rows}
 
     def head(self, author: str, feed: str) -> Head | None:
         """The last entry of one feed, if it has any."""
-        sql = "SELECT seq, id, lamport FROM entries WHERE author = ? AND feed = ? ORDER BY seq DESC LIMIT 1"
+        sql = "SELECT seq, id, lamport FROM feeds WHERE author = ? AND feed = ?"
         return next((Head(**row) for row in self.db.query(sql, (author, feed))), None)
 
     def clock(self) -> int:
@@ -146,8 +146,19 @@ class Store:
                 "lamport": entry.lamport, "kind": signed.statement.kind, "subject": signed.statement.subject,
                 "recorded_at": entry.recorded_at, "envelope": signed.envelope,
             })  # fmt: skip
+            place = (entry.author, entry.feed, entry.seq, signed.id, entry.lamport)
+            self.db.execute("INSERT OR REPLACE INTO feeds VALUES (?, ?, ?, ?, ?)", place)
             self._derive(signed)
         return True
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Makes the `add`s of the block one transaction, durable together at its end: for entries of others.
+
+        Nothing may be awaited inside: an own entry added by another task would wait for the block as well.
+        """
+        with self.db.atomic():
+            yield
 
     def _derive(self, signed: Signed) -> None:
         """The derived row of an entry, for the types that have one."""

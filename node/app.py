@@ -39,6 +39,7 @@ from trainer.sandbox.preflight import preflight
 
 LISTEN_DEFAULT = "/ip4/127.0.0.1/tcp/0"  # loopback: being reachable from elsewhere is for the user to ask for
 STATUS_INTERVAL_S = 1.0
+FIRST_SYNC_S = 15.0  # how long a node that never stated anything waits to hear whether others say it has
 IDLE_S = 5.0  # how long the lane waits for news when there is nothing to try
 
 Report = Callable[[str], None]
@@ -137,6 +138,7 @@ class Node:
         self._baseline = challenge.tracks[self._track].baseline
         self._public = home.public_split(challenge)
         self._news = trio.Event()
+        self._synced = trio.Event()  # once, with any peer
         self._joined: frozenset[str] = frozenset()
         author = Author(store, home.key())
         self._status = status.NodeStatus(
@@ -166,6 +168,7 @@ class Node:
 
     async def work(self, trials: int | None) -> None:
         """Use the compute lane: noise first, then what others claim, then the node's own search."""
+        await self._hear_of_own_past()
         await self._publish(self._adopter.begin(self._baseline))
         noise = await self._bench.noise(self._baseline, self._public)
         self._report(f"two runs of the baseline differ by {noise:.4f} bpb (standard deviation)")
@@ -183,6 +186,16 @@ class Node:
             else:
                 await self._publish(statements)
         self._report(f"done: {self._bench.trials_run} trials run")
+
+    async def _hear_of_own_past(self) -> None:
+        """Let a node without statements of its own sync once before it makes any.
+
+        Its ledger may be lost while its key is not: then its feeds come back from peers, and a statement made before
+        that would be a second history under the same key, which is what a liar signs.
+        """
+        if self._store.head(self._status.peer, "main") is None and (self._joined or self._store.peers()):
+            with trio.move_on_after(FIRST_SYNC_S):
+                await self._synced.wait()
 
     async def _publish(self, statements: list[Signed]) -> None:
         for signed in statements:
@@ -203,6 +216,8 @@ class Node:
                     f"is of another swarm ({event.detail}). Join it with a fresh --home."
                 )
             )
+        if event.kind is Kind.PEER_SYNCED:
+            self._synced.set()
         if event.kind in (Kind.ENTRIES_RECEIVED, Kind.BLOB_RECEIVED):
             self._news.set()
         else:

@@ -150,7 +150,7 @@ def test_damage_met_later_is_named_too(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     fill(path)
     data = bytearray(path.read_bytes())
-    data[4096 * 4 :] = b"\xff" * (len(data) - 4096 * 4)
+    data[len(data) // 2 :] = b"\xff" * (len(data) - len(data) // 2)
     path.write_bytes(data)
     store = Store.open(path)
     with pytest.raises(LedgerDamaged, match=r"ledger\.db is damaged"), readable(path):

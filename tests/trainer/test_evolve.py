@@ -170,7 +170,7 @@ def test_layout_line_ends_and_quotes_are_kept() -> None:
             text,
         )
     assert {"A", "B", "C"} == {
-        name for proposal in series(parent, 8) for name in re.findall("([ABC]) from", proposal.hypothesis)
+        name for proposal in series(parent, 20) for name in re.findall("([ABC]) from", proposal.hypothesis)
     }
 
 

@@ -12,6 +12,10 @@ A program says which combinations make sense by module-level asserts over its co
 `assert WIDTH % HEADS == 0`; they are evaluated here, on the changed constants, before anything is proposed. An assert
 that says more (a call, an attribute) is left to the program itself.
 
+What is tried first is drawn at random, with FIRST_WEIGHT for the knobs that published nights of such search name
+first: under a fixed budget the number of steps dominates (batch, context, depth, width), then the learning rate and its
+schedule. It is a prior on the order only; everything gets its turn.
+
 Seeds are no knobs: a lucky seed is not a discovery. Nothing outside a changed literal changes, not even a space.
 
 Why libcst sees single lines only: its native parser overflows the stack on deeply nested text (a segmentation fault
@@ -36,6 +40,10 @@ KNOBS_MAX = 128
 LINE_CHARACTERS_MAX = 200
 INTEGER_MAX = 2**31
 SMALL_INTEGER = 8  # up to here a step of 1 is worth a trial
+FIRST_WORDS = frozenset(
+    {"BATCH", "CONTEXT", "WINDOW", "LAYERS", "DEPTH", "WIDTH", "RATE", "LR", "WARMDOWN", "COOLDOWN"}
+)
+FIRST_WEIGHT = 4.0  # against 1 for every other knob
 PAIR_SHARE = 0.25  # of proposals that change two knobs
 PAIRS_TRIED_MAX = 500  # each costs a parse of the program, some milliseconds
 ASSERT_NODES_MAX = 100
@@ -187,11 +195,17 @@ def _float_steps(number: float) -> list[float]:
 
 def _combinations(edits: list[Edit], rng: random.Random) -> Iterator[tuple[Edit, ...]]:
     """Single edits in random order, and a sample of pairs; which come first is drawn as well."""
-    shuffled = rng.sample(edits, len(edits))
-    singles = ((edit,) for edit in shuffled)
-    drawn = ((rng.choice(edits), rng.choice(edits)) for _ in range(PAIRS_TRIED_MAX if edits else 0))
+    weights = [_weight(edit) for edit in edits]
+    # Weighted sampling without replacement: the largest u ** (1 / w) first (Efraimidis and Spirakis 2006).
+    order = [rng.random() ** (1 / weight) for weight in weights]
+    singles = ((edit,) for _, edit in sorted(zip(order, edits, strict=True), key=lambda keyed: -keyed[0]))
+    drawn = (tuple(rng.choices(edits, weights, k=2)) for _ in range(PAIRS_TRIED_MAX if edits else 0))
     pairs = (pair for pair in drawn if pair[0].knob != pair[1].knob)
     return itertools.chain(pairs, singles) if rng.random() < PAIR_SHARE else itertools.chain(singles, pairs)
+
+
+def _weight(edit: Edit) -> float:
+    return FIRST_WEIGHT if FIRST_WORDS & set(edit.knob.name.split("_")) else 1.0
 
 
 _BINARY: dict[type[ast.operator], Callable[[float, float], float]] = {

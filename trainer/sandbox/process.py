@@ -194,6 +194,9 @@ class Sandbox:
                 raise RuntimeError(
                     f"sandbox of process {self._process.pid} does not die: look for a hung disk or driver"
                 )
+        if self._firsts:  # bubblewrap now reaps its child and ends; killed earlier, it would leave that to init
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=1.0)
         self._firsts.clear()
         self._process.kill()
         self._process.wait()

@@ -1,0 +1,233 @@
+"""Keeps a ledger in step with the ledgers of connected peers: the async shell around screen.py and exchange.py.
+
+For each connected peer one task runs rounds: status (once for a connection), then sync until nothing is lacking, then
+the blobs that the ledger misses. A round starts on connecting, every few seconds, and soon after gossip from that peer
+showed a gap. Both sides do this, each for itself, so entries flow both ways. Gossip only makes it faster.
+
+    gossip ─► screen ─► Store.add ─► on_new            sync ─► exchange.checked ─► Store.add ─► on_new
+                            └─ gap: a round with the forwarder, soon
+
+The store is called directly: its calls are short, and the thread that runs this is its one writer.
+"""
+
+from collections.abc import Callable
+
+import trio
+
+from gossip import exchange, limits
+from gossip.errors import NotThere, OtherSwarm, PeerFault, StreamBroken
+from gossip.events import Event, Kind, Observer
+from gossip.protocols import Responder, fetch_blob, fetch_status, topic_of, within
+from gossip.screen import Verdict, screen
+from gossip.transport import Transport
+from gossip.wire import SYNC, SyncReply, encode, receive, sync_request
+from ledger.envelope import Signed
+from ledger.errors import BrokenChain, Equivocation
+from ledger.store import Store
+
+__all__ = ["Mesh", "fetch_blob", "fetch_status"]
+
+
+class Mesh:
+    """Gossip and sync for one challenge. `on_new` sees every foreign entry once, right after it is stored."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        store: Store,
+        challenge: str,
+        observe: Observer,
+        on_new: Callable[[Signed], None],
+        *,
+        agent: str = "waggle",
+        sync_interval_s: float = limits.SYNC_INTERVAL_S,
+    ) -> None:
+        """`challenge` is its digest in hex; `agent` is the software and its version, for people."""
+        self._transport, self._store, self._challenge = transport, store, challenge
+        self._observe, self._on_new = observe, on_new
+        self._interval_s = sync_interval_s
+        self._topic = topic_of(challenge)
+        self._responder = Responder(transport, store, challenge, agent)
+        self._rounds: dict[str, trio.Event] = {}  # peer → set it to have its next round now
+        self._pauses: dict[str, trio.CancelScope] = {}  # peer → its wait for the next round
+        self._changed = trio.Event()  # somebody connected
+        self._fetching: set[str] = set()  # digests of blobs on their way
+        transport.watch(self._connection_event)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Join the topic, serve, and sync until cancelled. The transport must be running."""
+        self._responder.serve()
+        messages = await self._transport.join(self._topic, self._validate)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._receive, messages)
+            task_status.started()
+            while True:
+                self._changed = trio.Event()
+                for peer in self._transport.peers() - self._rounds.keys():
+                    self._rounds[peer] = trio.Event()
+                    nursery.start_soon(self._accompany, peer)
+                await self._changed.wait()
+
+    async def publish(self, signed: Signed) -> None:
+        """Announce an own entry that is stored already. Trials are not announced: they travel by sync."""
+        if signed.statement.entry.feed == "main":
+            await self._transport.publish(self._topic, signed.envelope)
+
+    def _connection_event(self, event: Event) -> None:
+        self._observe(event)
+        if event.kind is Kind.PEER_CONNECTED:
+            self._changed.set()
+        elif event.kind is Kind.PEER_LOST and event.peer in self._pauses:
+            self._pauses[event.peer].cancel()
+
+    # Gossip
+
+    def _validate(self, peer: str, message: bytes) -> Verdict:
+        screened = screen(message, self._challenge)
+        if screened.verdict is not Verdict.ACCEPT:
+            self._tell(Kind.MESSAGE_DROPPED, peer, f"{screened.verdict.value}: {screened.reason}")
+        return screened.verdict
+
+    async def _receive(self, messages: trio.MemoryReceiveChannel[tuple[str, bytes]]) -> None:
+        async for peer, message in messages:
+            signed = screen(message, self._challenge).signed
+            if signed is not None and not self._add(signed, peer) and peer in self._rounds:
+                self._rounds[peer].set()
+
+    def _add(self, signed: Signed, peer: str) -> bool:
+        """Store an entry that came from `peer`. False if it does not fit its feed; the reason is told."""
+        try:
+            new = self._store.add(signed)
+        except Equivocation as error:
+            self._tell(Kind.EQUIVOCATION, peer, str(error))
+            return False
+        except BrokenChain as error:
+            self._tell(Kind.FEED_REFUSED, peer, str(error))
+            return False
+        if new:
+            self._on_new(signed)
+        return True
+
+    # Rounds with one peer
+
+    async def _accompany(self, peer: str) -> None:
+        """Run rounds with `peer` as long as it is connected."""
+        introduced = synced = False
+        absent: set[str] = set()  # blobs that it did not have
+        try:
+            while peer in self._transport.peers():
+                self._rounds[peer] = trio.Event()
+                pause_s = self._interval_s
+                try:
+                    if not introduced:
+                        await self._introduce(peer)
+                        introduced = True
+                    await self._sync(peer)
+                    if not synced:
+                        synced = True
+                        self._tell(Kind.PEER_SYNCED, peer)
+                    await self._fetch_blobs(peer, absent)
+                except OtherSwarm as error:
+                    self._tell(Kind.OTHER_SWARM, peer, str(error))
+                    introduced, pause_s = False, limits.FAULT_PAUSE_S
+                except PeerFault as error:
+                    self._tell(Kind.PEER_FAULT, peer, str(error))
+                    pause_s = limits.FAULT_PAUSE_S
+                except StreamBroken as error:
+                    self._tell(Kind.REQUEST_FAILED, peer, str(error))
+                    introduced = False  # it may have restarted as somebody else
+                await self._pause(peer, pause_s)
+        finally:
+            del self._rounds[peer]
+            self._changed.set()  # it may have come back meanwhile
+
+    async def _pause(self, peer: str, pause_s: float) -> None:
+        """Wait for the next round, or for the loss of the connection.
+
+        Gossip that shows a gap shortens the wait, but not that for a peer at fault.
+        """
+        with trio.move_on_after(pause_s) as self._pauses[peer]:
+            await trio.sleep(min(pause_s, limits.SYNC_SPACING_S))
+            if pause_s == limits.FAULT_PAUSE_S:
+                await trio.sleep_forever()
+            await self._rounds[peer].wait()
+        del self._pauses[peer]
+
+    async def _introduce(self, peer: str) -> None:
+        status = await fetch_status(self._transport, peer, mine=self._responder.status())
+        if status.challenge != self._challenge:
+            raise OtherSwarm(f"works on challenge {status.challenge or 'none'}, this node on {self._challenge}")
+        self._observe(Event(kind=Kind.PEER_STATUS, peer=peer, detail=status.agent, addresses=status.addresses))
+
+    async def _sync(self, peer: str) -> None:
+        """Ask for pages until the peer has nothing that is lacking here."""
+        unwanted: set[exchange.FeedName] = set()  # feeds that could not be extended: the peer holds another history
+        after: exchange.FeedName | None = None
+        received = 0
+        try:
+            for _ in range(limits.SYNC_PAGES_MAX):
+                heads = self._store.heads()
+                window = exchange.next_window(heads, unwanted, after, limits.HEADS_PER_REQUEST_MAX)
+                reply = await self._ask(peer, exchange.digest(heads), window)
+                if reply.same:
+                    return
+                received += self._keep(await self._checked(reply, window), peer, unwanted)
+                if not exchange.may_ask_again(reply.page()):
+                    if window.upto is None:
+                        return
+                    after = window.upto
+        finally:
+            if received:
+                self._tell(Kind.ENTRIES_RECEIVED, peer, count=received)
+
+    async def _ask(self, peer: str, heads: str, window: exchange.Window) -> SyncReply:
+        with within(limits.REQUEST_DEADLINE_S):
+            async with self._transport.open(peer, SYNC) as stream:
+                await stream.write(encode(sync_request(self._challenge, heads, window)))
+                await stream.finish()
+                return await receive(stream, SyncReply, limits.REPLY_BYTES_MAX)
+
+    async def _checked(self, reply: SyncReply, window: exchange.Window) -> list[Signed]:
+        """The checked entries of a page, letting other tasks run between them: a signature takes about 0.2 ms."""
+        page: list[Signed] = []
+        for signed in exchange.checked(reply.envelopes, window, self._challenge):
+            page.append(signed)
+            await trio.lowlevel.checkpoint()
+        return page
+
+    def _keep(self, page: list[Signed], peer: str, unwanted: set[exchange.FeedName]) -> int:
+        """Store a page in one go, and say how many entries fitted; feeds of those that did not become unwanted."""
+        kept = 0
+        with self._store.batch():
+            for signed in page:
+                name = (signed.statement.entry.author, signed.statement.entry.feed)
+                if name not in unwanted and not self._add(signed, peer):
+                    unwanted.add(name)
+                kept += name not in unwanted
+        return kept
+
+    async def _fetch_blobs(self, peer: str, absent: set[str]) -> None:
+        """Fetch blobs that entries name and that are not here. `absent` collects those that this peer cannot give."""
+        missing = self._store.missing_blobs(limits.BLOBS_MISSING_MAX)
+        wanted = [digest for digest in missing if digest not in absent and digest not in self._fetching]
+        if not wanted:
+            absent.clear()  # ask again next time: it may have them by then
+        for digest in wanted[: limits.BLOBS_PER_ROUND_MAX]:
+            if digest in self._fetching:
+                continue  # another peer's task was faster
+            self._fetching.add(digest)
+            try:
+                data = await fetch_blob(self._transport, peer, digest, limits.BLOB_BYTES_MAX)
+            except NotThere:
+                absent.add(digest)
+            except PeerFault:
+                absent.add(digest)
+                raise
+            else:
+                self._store.put_blob(data)
+                self._tell(Kind.BLOB_RECEIVED, peer, digest, count=len(data))
+            finally:
+                self._fetching.discard(digest)
+
+    def _tell(self, kind: Kind, peer: str, detail: str = "", *, count: int = 0) -> None:
+        self._observe(Event(kind=kind, peer=peer, detail=detail[: limits.DETAIL_CHARS_MAX], count=count))
