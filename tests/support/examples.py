@@ -7,7 +7,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ledger.author import Author
-from ledger.envelope import Signed
+from ledger.envelope import Signed, peer_id
 from ledger.statements import (
     Adoption,
     Attestation,
@@ -41,6 +41,10 @@ def new_store(folder: Path, name: str = "ledger.db", challenge: str = CHALLENGE)
 
 def author(store: Store, number: int = 1) -> Author:
     return Author(store, key(number), now=lambda: "2026-01-01T00:00:00Z")
+
+
+def author_id(number: int) -> str:
+    return peer_id(key(number).public_key())
 
 
 def measurement(val_bpb: float | None = 3.0, status: str = "ok") -> Measurement:

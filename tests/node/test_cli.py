@@ -1,0 +1,255 @@
+"""The command line as a user meets it: real processes, real exit codes; bad input is one clear line and code 2."""
+
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import examples
+import pytest
+
+from ledger.store import Store
+from node.home import Home
+
+PATIENCE_S = 90.0
+WAGGLE = (sys.executable, "-m", "node.cli")
+
+
+def waggle(*arguments: str | Path, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    command = [*before, *WAGGLE, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """The message of a refusal, which has to be short and without a traceback."""
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 4  # click's own usage errors take four
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("text") / "text.txt"
+    file.write_text(
+        "".join(f"Line {number} of a small text, and {number * 7919} is a number.\n" for number in range(9000))
+    )
+    return file
+
+
+@pytest.fixture
+def home(tmp_path: Path, text: Path) -> Path:
+    path = tmp_path / "A"
+    done = waggle("init", "--home", path, "--corpus", text, "--budget", "0.5")
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+class Started:
+    """A running `waggle start`, whose lines can be waited for."""
+
+    def __init__(self, *arguments: str | Path) -> None:
+        self.lines: list[str] = []
+        self.process = subprocess.Popen(
+            [*WAGGLE, "start", *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        assert self.process.stdout is not None
+        self._out = self.process.stdout
+        self._rest = b""
+
+    def line(self, *parts: str) -> str:
+        """The first line, of those printed or still to come, that has all parts."""
+        deadline = time.monotonic() + PATIENCE_S
+        checked = 0
+        while True:
+            for line in self.lines[checked:]:
+                if all(part in line for part in parts):
+                    return line
+            checked = len(self.lines)
+            ready, _, _ = select.select([self._out], [], [], max(0.0, deadline - time.monotonic()))
+            data = os.read(self._out.fileno(), 65536) if ready else b""
+            assert data, f"no line with {parts} in:\n" + "\n".join(self.lines)
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            self.lines += [line.decode() for line in lines]
+
+    def address(self) -> str:
+        return self.line("listening on").split()[-1]
+
+    def end(self, signal_number: int) -> int:
+        self.process.send_signal(signal_number)
+        self._out.read()
+        self._out.close()
+        return self.process.wait(PATIENCE_S)
+
+
+@pytest.fixture
+def running() -> Iterator[list[Started]]:
+    nodes: list[Started] = []
+    yield nodes
+    for node in nodes:
+        if node.process.poll() is None:
+            node.end(signal.SIGKILL)
+
+
+def test_two_terminals(home: Path, tmp_path: Path, running: list[Started]) -> None:
+    """Start, join by address, look the peer's entry up; SIGKILL, start again, catch up; Ctrl-C ends in order."""
+    one = Started("--home", home)
+    running.append(one)
+    other = tmp_path / "B"
+    two = Started("--home", other, "--join", one.address())
+    running.append(two)
+    entry = two.line("received adoption").split()[3]
+    shown = waggle("ledger", "show", entry, "--home", other)
+    assert json.loads(shown.stdout)["predicateType"] == "urn:waggle:adoption:v1"
+
+    two.line("noise of the baseline, run 1")
+    assert two.end(signal.SIGKILL) == -signal.SIGKILL
+    log = ("ledger", "log", "--home", other, "--json", "--limit", "1000")
+    before = {line["id"] for line in json.loads(waggle(*log).stdout)}
+    one.line("noise of the baseline, run 3")  # goes on while the other is away
+
+    again = Started("--home", other)  # the peer is remembered
+    running.append(again)
+    again.line("peer synced")
+    status = json.loads(waggle("status", "--home", other, "--json").stdout)
+    assert status["running"]
+    assert one.end(signal.SIGINT) == 0
+    assert again.end(signal.SIGTERM) == 0
+    assert "not running" in waggle("status", "--home", other).stdout
+    after = {line["id"] for line in json.loads(waggle(*log).stdout)}
+    assert before < after
+    mine, theirs = Home(other), Home(home)
+    ledger, source = mine.store(mine.challenge(), check=True), theirs.store(theirs.challenge(), check=True)
+    kept = ledger.heads()
+    assert all(kept[name].seq >= 0 for name in source.heads() if name[1] == "main")
+
+
+def test_trials_ends_by_itself(home: Path) -> None:
+    done = waggle("start", "--home", home, "--trials", "3")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "done: 3 trials run" in done.stdout
+    again = waggle("start", "--home", home, "--trials", "1")  # the noise is in the ledger: straight to a candidate
+    assert "noise of the baseline" not in again.stdout
+    assert "candidate" in again.stdout
+
+
+def test_a_peer_that_is_away_does_not_stop_a_node(home: Path, running: list[Started]) -> None:
+    nobody = f"/ip4/127.0.0.1/tcp/1/p2p/{examples.author_id(2)}"
+    node = Started("--home", home, "--join", nobody)
+    running.append(node)
+    node.line("dial failed")
+    node.line("noise of the baseline, run 1")
+    assert node.end(signal.SIGINT) == 0
+
+
+def test_a_joiner_without_a_challenge_says_what_it_waits_for(tmp_path: Path, running: list[Started]) -> None:
+    nobody = f"/ip4/127.0.0.1/tcp/1/p2p/{examples.author_id(2)}"
+    node = Started("--home", tmp_path / "new", "--join", nobody)
+    running.append(node)
+    node.line("cannot join through", "/tcp/1/")
+    node.line("trying again")
+    assert node.end(signal.SIGINT) == 0
+
+
+def test_a_second_node_on_one_home(home: Path, running: list[Started]) -> None:
+    node = Started("--home", home)
+    running.append(node)
+    node.address()
+    assert "already running" in refused(waggle("start", "--home", home))
+
+
+@pytest.mark.parametrize(
+    "bad", ["nonsense", "/ip4/127.0.0.1/tcp/4141", "/ip4/127.0.0.1/udp/1/p2p/x", "/ip4/999.0.0.1/tcp/1"]
+)
+def test_an_address_that_cannot_be_joined(home: Path, bad: str) -> None:
+    assert "/p2p/" in refused(waggle("start", "--home", home, "--join", bad))  # the message shows a good one
+
+
+def test_places_that_cannot_be_listened_on(home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"port {port}" in refused(waggle("start", "--home", home, "--listen", f"/ip4/127.0.0.1/tcp/{port}"))
+    assert "/ip4/" in refused(waggle("start", "--home", home, "--listen", "here"))
+
+
+def test_a_home_of_another_challenge(home: Path, text: Path, tmp_path: Path, running: list[Started]) -> None:
+    other = tmp_path / "B"
+    waggle("init", "--home", other, "--corpus", text, "--name", "other")
+    node = Started("--home", home)
+    running.append(node)
+    assert "another swarm" in refused(waggle("start", "--home", other, "--join", node.address()))
+
+
+def test_corpora_that_cannot_be_used(tmp_path: Path) -> None:
+    empty, binary, folder = tmp_path / "empty.txt", tmp_path / "binary", tmp_path / "folder"
+    empty.touch()
+    binary.write_bytes(bytes(range(256)) * 100)
+    folder.mkdir()
+    for bad in (tmp_path / "absent", empty, binary, folder):
+        message = refused(waggle("init", "--home", tmp_path / "home", "--corpus", bad))
+        assert str(bad) in message
+    assert not (tmp_path / "home" / "challenge.toml").exists()
+
+
+def test_a_truncated_ledger(home: Path) -> None:
+    ledger = home / "ledger.db"
+    os.truncate(ledger, ledger.stat().st_size // 2)
+    before = ledger.read_bytes()
+    for command in (("start",), ("ledger", "log"), ("status",)):
+        assert "ledger.db is damaged" in refused(waggle(*command, "--home", home))
+    assert ledger.read_bytes() == before
+
+
+def test_ids_that_name_no_entry_or_several(home: Path) -> None:
+    place = Home(home)
+    store: Store = place.store(place.challenge())
+    by = examples.author(store)
+    ids = sorted(examples.state_adoption(by, "a" * 64).id for _ in range(40))
+    store.close()
+    assert "no entry" in refused(waggle("ledger", "show", "bafkrei00000", "--home", home))
+    assert "at least 8" in refused(waggle("ledger", "lineage", "baf", "--home", home))
+    shared = next(a[:8] for a, b in pairwise(ids) if a[:8] == b[:8])
+    assert "ambiguous" in refused(waggle("ledger", "show", shared, "--home", home))
+    assert "not a discovery" in refused(waggle("ledger", "lineage", ids[0], "--home", home))
+
+
+def test_without_a_challenge(tmp_path: Path) -> None:
+    for command in (("start",), ("status",), ("ledger", "log"), ("trial", __file__)):
+        assert "waggle init" in refused(waggle(*command, "--home", tmp_path / "nowhere"))
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare (util-linux) to hide bubblewrap")
+def test_without_bubblewrap(home: Path) -> None:
+    hide = f'mount --bind /dev/null {shutil.which("bwrap")} && exec "$@"'
+    without = ("unshare", "--map-root-user", "--mount", "sh", "-c", hide, "sh")
+    for command in (("start",), ("trial", __file__)):
+        assert "install the package bubblewrap" in refused(waggle(*command, "--home", home, before=without))
+
+
+def test_one_trial(home: Path, tmp_path: Path) -> None:
+    program = tmp_path / "train.py"
+    program.write_text(
+        "import torch\n\n"
+        "def build(vocab_size, seq_len):\n    return torch.nn.Embedding(vocab_size, vocab_size)\n\n"
+        "def train(model, task):\n    print('hello')\n"
+    )
+    done = waggle("trial", program, "--home", home, "--json")
+    assert done.returncode == 0, done.stderr
+    measured = json.loads(done.stdout)
+    assert measured["status"] == "ok"
+    assert 8 < measured["val_bpb"] < 9  # an untrained table of normal logits: worse than uniform, which is 8
+    program.write_text("def build(v, t):\n    raise ValueError('no model')\n\ndef train(m, t): ...\n")
+    done = waggle("trial", program, "--home", home)
+    assert done.returncode == 3
+    assert "no model" in done.stderr
+    assert "no track" in refused(waggle("trial", program, "--home", home, "--track", "gpu"))
+    assert refused(waggle("trial", tmp_path / "absent.py", "--home", home))
+    assert refused(waggle("trial", program, "--home", home, "--seed", "-1"))

@@ -1,0 +1,122 @@
+"""Whole nodes over real libp2p on loopback: every part but the trials themselves, which are scripted."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import examples
+import trio
+from scripted import ScriptedLane, program
+
+from gossip.libp2p_transport import Libp2pTransport
+from ledger import queries
+from ledger.envelope import peer_id
+from ledger.store import Store
+from node.app import Node
+from node.errors import UserError
+from node.home import Home
+from node.joining import fetch_challenge
+from trainer.challenge import Challenge, CorpusRef, Split, Track
+
+PATIENCE_S = 60.0
+BASELINE = program(0.0)
+CORPUS = b"a corpus, which no scripted trial looks into"
+
+
+def new_challenge(name: str) -> Challenge:
+    return Challenge(
+        name=name,
+        founder=peer_id(examples.key(1).public_key()),
+        corpus=CorpusRef(digest=examples.digest(CORPUS.decode()), bytes=len(CORPUS), documents=2),
+        split=Split(public_salt="0" * 32),
+        tracks={examples.TRACK: Track(baseline=examples.digest(BASELINE.decode()))},
+    )
+
+
+class Swarm:
+    """Nodes of one test, in its own nursery."""
+
+    def __init__(self, nursery: trio.Nursery, folder: Path) -> None:
+        self._nursery, self._folder = nursery, folder
+        self.heard = trio.Event()
+        self.refusals: list[UserError] = []
+        self.lines: list[str] = []
+
+    def _report(self, line: str) -> None:
+        self.lines.append(line)
+        self.heard.set()
+        self.heard = trio.Event()
+
+    def _refuse(self, failure: UserError) -> None:
+        self.refusals.append(failure)
+        self._report(str(failure))
+
+    def found(self, name: str, challenge: str = "test") -> Home:
+        home = Home(self._folder / name)
+        home.settle(new_challenge(challenge), {"corpus": CORPUS, "baseline": BASELINE})
+        return home
+
+    async def start(self, name: str, join: tuple[str, ...] = (), trials: int | None = None) -> tuple[Store, str]:
+        """A working node on the home `name`, joined to a swarm by address if it has none yet."""
+        home = Home(self._folder / name)
+        transport = Libp2pTransport(home.key(), "/ip4/127.0.0.1/tcp/0")
+        await self._nursery.start(transport.run)
+        if not home.is_initialised():
+            await fetch_challenge(transport, home, join, self._report)
+        challenge = home.challenge()
+        store = home.store(challenge)
+        node = Node(home, challenge, store, transport, ScriptedLane(), self._report, self._refuse)
+        await self._nursery.start(node.serve, join)
+        self._nursery.start_soon(node.work, trials)
+        return store, transport.addresses()[0]
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        with trio.move_on_after(PATIENCE_S):
+            while not condition():
+                await self.heard.wait()
+            return
+        raise AssertionError("did not happen; reported:\n" + "\n".join(self.lines[-40:]))
+
+
+def verified(store: Store) -> bool:
+    return any(row.confirmed >= 1 and row.adopted >= 2 for row in queries.discoveries(store))
+
+
+async def test_a_discovery_is_made_shared_verified_and_adopted(tmp_path: Path) -> None:
+    async with trio.open_nursery() as nursery:
+        swarm = Swarm(nursery, tmp_path)
+        swarm.found("a")
+        one, address = await swarm.start("a", trials=12)
+        two, _ = await swarm.start("b", (address,))
+        await swarm.until(lambda: verified(one) and verified(two))
+        row = next(row for row in queries.discoveries(one) if row.confirmed and row.adopted >= 2)
+        assert two.blob(row.child) == one.blob(row.child)
+        assert queries.ancestors(two, row.id) == queries.ancestors(one, row.id)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_late_joiner_with_nothing_but_an_address_gets_everything(tmp_path: Path) -> None:
+    async with trio.open_nursery() as nursery:
+        swarm = Swarm(nursery, tmp_path)
+        home = swarm.found("a")
+        one, address = await swarm.start("a", trials=12)
+        await swarm.until(lambda: any(line.startswith("done") for line in swarm.lines))
+        two, _ = await swarm.start("b", (address,), trials=1)
+        await swarm.until(lambda: one.heads().items() <= two.heads().items() and not two.missing_blobs(1))
+        joined = Home(tmp_path / "b")
+        assert joined.challenge() == home.challenge()
+        assert joined.store(joined.challenge()).blob(home.challenge().corpus.digest) == CORPUS
+        assert joined.private_split() != home.private_split()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_home_of_another_challenge_is_refused_by_name(tmp_path: Path) -> None:
+    async with trio.open_nursery() as nursery:
+        swarm = Swarm(nursery, tmp_path)
+        swarm.found("a", "one")
+        swarm.found("b", "another")
+        one, address = await swarm.start("a", trials=1)
+        two, _ = await swarm.start("b", (address,), trials=1)
+        await swarm.until(lambda: bool(swarm.refusals))
+        assert "another swarm" in str(swarm.refusals[0])
+        assert not {author for author, _ in one.heads()} & {author for author, _ in two.heads()}
+        nursery.cancel_scope.cancel()
