@@ -51,7 +51,7 @@ class Options(Struct, frozen=True, kw_only=True):
     home: Path
     listen: str | None = None  # None: where it listened last, else a free port on loopback
     join: tuple[str, ...] = ()
-    trials: int | None = None  # stop after this many; a comparison under way is finished
+    trials: int | None = None  # stop after this many; a pair or a verification under way is finished
 
 
 async def run_node(options: Options, report: Report) -> None:

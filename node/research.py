@@ -1,7 +1,12 @@
-"""The node's own search: one candidate at a time, kept only when paired runs say so."""
+"""The node's own search: one candidate at a time, kept only when paired runs say so.
+
+A step is one pair of runs, so that a claim of somebody else never waits for a whole candidate: what holds in the swarm
+is worth more than one more try of one's own.
+"""
 
 import random
 from collections.abc import Callable
+from typing import NamedTuple
 
 from ledger import queries
 from ledger.author import Author
@@ -10,10 +15,17 @@ from ledger.statements import Discovery
 from ledger.store import Store
 from node.adoption import Adopter
 from node.home import SplitChoice
-from node.workbench import Compared, Workbench, seeds_of
+from node.workbench import Comparing, Workbench, seeds_of
 from policy.evidence import Decision
 from policy.screening import screen_program
 from trainer.proposers.proposal import NothingNew, Proposal, Proposer, fingerprint
+
+
+class Candidate(NamedTuple):
+    """A proposal that is being tried."""
+
+    proposal: Proposal
+    comparing: Comparing
 
 
 class Research:
@@ -31,21 +43,41 @@ class Research:
     ) -> None:
         self._store, self._author, self._bench = store, author, bench
         self._adopter, self._proposer, self._split, self._report = adopter, proposer, split, report
+        self._candidate: Candidate | None = None
         self._proposals = 0  # made since the start
         self._tried: dict[str, str] = {}  # program (SHA-256) to fingerprint
 
     async def step(self, noise: float) -> list[Signed] | None:
-        """One candidate from proposal to verdict: the statements to publish. None if there was nothing to try."""
+        """One pair of runs for the present candidate, or for a new one: the statements to publish, if it is decided.
+
+        None if there was nothing to try.
+        """
         parent = self._adopter.incumbent
+        if self._candidate is not None and self._candidate.comparing.parent != parent:
+            self._report(
+                f"candidate {self._candidate.comparing.child[:8]} given up: its parent is no longer the incumbent"
+            )
+            self._candidate = None
+        if self._candidate is None:
+            self._candidate = self._next_candidate(parent, noise)
+        if self._candidate is None:
+            return None
+        candidate = self._candidate
+        await candidate.comparing.advance()
+        if candidate.comparing.decision() is Decision.MORE:
+            return []
+        self._candidate = None
+        return self._conclude(candidate)
+
+    def _next_candidate(self, parent: str, noise: float) -> Candidate | None:
         proposal = self._propose(parent)
         if proposal is None:
             return None
-        program = proposal.program.encode()
-        child = self._store.put_blob(program)
+        child = self._store.put_blob(proposal.program.encode())
         self._report(f"candidate {child[:8]} on {parent[:8]}: {proposal.hypothesis}")
         seeds = seeds_of(self._author.id.encode(), parent.encode(), child.encode())
-        compared = await self._bench.compare(parent, child, seeds, self._split, noise, give_up_early=True)
-        return self._conclude(parent, child, proposal, compared)
+        comparing = self._bench.comparing(parent, child, seeds, self._split, noise, give_up_early=True)
+        return Candidate(proposal, comparing)
 
     def _propose(self, parent: str) -> Proposal | None:
         """A candidate that passes the screen and has not been tried in any ledger entry that is here."""
@@ -72,7 +104,9 @@ class Research:
                 self._tried[program] = fingerprint(text.decode())
         return frozenset(self._tried.values())
 
-    def _conclude(self, parent: str, child: str, proposal: Proposal, compared: Compared) -> list[Signed]:
+    def _conclude(self, candidate: Candidate) -> list[Signed]:
+        proposal, parent, child = candidate.proposal, candidate.comparing.parent, candidate.comparing.child
+        compared = candidate.comparing.result()
         comparison = compared.comparison
         if compared.decision is not Decision.BETTER or comparison is None:
             why = str(compared.failure).splitlines()[0] if compared.failure is not None else compared.decision.value

@@ -106,9 +106,9 @@ class Verifier:
         self._move(row.id, Move.START)
         self._report(f"verifying discovery {row.id[:16]} of {row.author[-8:]}, claimed {row.mean:+.4f} bpb")
         try:
-            compared = await self._bench.compare(
-                row.parent, row.child, self._seeds(row, "parent"), self._split, noise, give_up_early=False
-            )
+            seeds = self._seeds(row, "parent")
+            comparing = self._bench.comparing(row.parent, row.child, seeds, self._split, noise, give_up_early=False)
+            compared = await comparing.run()
             verdict, move, reason = _verdict(row, compared)
             attestation = self._author.append(
                 "main",
@@ -133,14 +133,9 @@ class Verifier:
             self._move(row.id, Move.DECLINE)
             return []
         if self._adopter.incumbent != row.parent:
-            with_incumbent = await self._bench.compare(
-                self._adopter.incumbent,
-                row.child,
-                self._seeds(row, "incumbent"),
-                self._split,
-                noise,
-                give_up_early=True,
-            )
+            seeds, incumbent = self._seeds(row, "incumbent"), self._adopter.incumbent
+            comparing = self._bench.comparing(incumbent, row.child, seeds, self._split, noise, give_up_early=True)
+            with_incumbent = await comparing.run()
             if with_incumbent.decision is not Decision.BETTER:
                 self._move(row.id, Move.DECLINE)
                 self._report(

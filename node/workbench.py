@@ -110,31 +110,64 @@ class Workbench:
                 raise NodeFailure(f"the challenge's baseline does not run on this machine ({failure})") from failure
         return evidence.difference_noise(scores)
 
-    async def compare(
+    def comparing(
         self, parent: str, child: str, seeds: Sequence[int], split: SplitChoice, noise: float, *, give_up_early: bool
-    ) -> Compared:
-        """Paired trials of two programs until `evidence.decide` has seen enough or a run fails."""
-        pairs: list[Pair] = []
-        failure: RunFailed | None = None
-        while True:
-            decision = evidence.decide([pair.difference for pair in pairs], noise, give_up_early=give_up_early)
-            if decision is not Decision.MORE:
-                break
-            try:
-                pairs.append(await self._pair(parent, child, seeds[len(pairs)], split, len(pairs)))
-            except RunFailed as failed:
-                failure = failed
-                decision = Decision.NOT_BETTER if failed.program == child else Decision.UNDECIDED
-                break
-        return Compared(decision, _comparison(pairs, split, noise) if len(pairs) >= 2 else None, failure)
+    ) -> "Comparing":
+        """A comparison of two programs in the store that has not begun."""
+        return Comparing(self, parent, child, seeds, split, noise, give_up_early)
 
-    async def _pair(self, parent: str, child: str, seed: int, split: SplitChoice, index: int) -> Pair:
+
+class Comparing:
+    """A comparison under way, one pair at a time: between pairs the lane can go to something more urgent."""
+
+    def __init__(
+        self,
+        bench: Workbench,
+        parent: str,
+        child: str,
+        seeds: Sequence[int],
+        split: SplitChoice,
+        noise: float,
+        give_up_early: bool,
+    ) -> None:
+        self.parent, self.child = parent, child
+        self._bench, self._seeds, self._split, self._noise = bench, seeds, split, noise
+        self._give_up_early = give_up_early
+        self._pairs: list[Pair] = []
+        self._failure: RunFailed | None = None
+
+    def decision(self) -> Decision:
+        """`Decision.MORE` as long as `evidence.decide` wants another pair and no run has failed."""
+        if self._failure is not None:
+            return Decision.NOT_BETTER if self._failure.program == self.child else Decision.UNDECIDED
+        differences = [pair.difference for pair in self._pairs]
+        return evidence.decide(differences, self._noise, give_up_early=self._give_up_early)
+
+    async def advance(self) -> None:
+        """Run one pair. Call it while the decision is `MORE`."""
+        index = len(self._pairs)
         scores: dict[str, Score] = {}
-        for program in (parent, child) if index % 2 == 0 else (child, parent):
-            which = "parent" if program == parent else "child"
-            purpose = f"{child[:8]} against {parent[:8]}, pair {index + 1}, {which}"
-            scores[program] = await self.trial(program, seed, split, purpose)
-        return Pair(seed, scores[parent], scores[child])
+        try:
+            for program in (self.parent, self.child) if index % 2 == 0 else (self.child, self.parent):
+                which = "parent" if program == self.parent else "child"
+                purpose = f"{self.child[:8]} against {self.parent[:8]}, pair {index + 1}, {which}"
+                scores[program] = await self._bench.trial(program, self._seeds[index], self._split, purpose)
+        except RunFailed as failure:
+            self._failure = failure
+        else:
+            self._pairs.append(Pair(self._seeds[index], scores[self.parent], scores[self.child]))
+
+    async def run(self) -> Compared:
+        """All pairs, to the decision."""
+        while self.decision() is Decision.MORE:
+            await self.advance()
+        return self.result()
+
+    def result(self) -> Compared:
+        """What it came to so far."""
+        enough = len(self._pairs) >= 2
+        comparison = _comparison(self._pairs, self._split, self._noise) if enough else None
+        return Compared(self.decision(), comparison, self._failure)
 
 
 def _comparison(pairs: Sequence[Pair], split: SplitChoice, noise: float) -> Comparison:

@@ -82,8 +82,15 @@ class Side:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
+async def conclude(side: Side) -> list[Signed] | None:
+    """Steps of research up to the verdict on one candidate; None if there is none to try."""
+    while (statements := await side.research.step(2 * NOISE)) == [] and "discarded" not in side.lines[-1]:
+        pass
+    return statements
+
+
 async def discover(side: Side) -> Signed:
-    statements = await side.research.step(2 * NOISE)
+    statements = await conclude(side)
     assert statements is not None
     assert [signed.statement.kind for signed in statements] == ["discovery", "adoption"]
     return statements[0]
@@ -106,10 +113,10 @@ async def test_a_gain_is_kept_stated_and_adopted(tmp_path: Path) -> None:
 
 async def test_no_gain_is_discarded_and_nothing_is_stated(tmp_path: Path) -> None:
     side = Side(tmp_path / "a", 1, program(-0.3), program(0.3, crash_on="00"), b"not a program")
-    assert await side.research.step(2 * NOISE) == []
-    assert await side.research.step(2 * NOISE) == []
-    assert await side.research.step(2 * NOISE) is None  # refused by the screen before any run
-    assert await side.research.step(2 * NOISE) is None  # nothing left to propose
+    assert await conclude(side) == []
+    assert await conclude(side) == []
+    assert await conclude(side) is None  # refused by the screen before any run
+    assert await conclude(side) is None  # nothing left to propose
     assert side.adopter.incumbent == side.baseline
     assert queries.counts(side.store).get("discovery") is None
     assert len(side.lane.requests) == 4  # a pair, and the parent's run before the child's crash
@@ -181,6 +188,21 @@ async def test_what_beats_an_incumbent_that_is_not_its_parent_is_adopted(tmp_pat
     assert adopted.previous is not None
 
 
+async def test_a_claim_goes_before_an_own_candidate_which_falls_with_its_parent(tmp_path: Path) -> None:
+    one, two = Side(tmp_path / "a", 1, program(0.9)), Side(tmp_path / "b", 2, program(0.3), program(1.5))
+    assert await two.research.step(2 * NOISE) == []  # the first pair of its own candidate
+    found = await discover(one)
+    two.receive(one.store)
+    await two.verify_next()
+    assert two.adopter.incumbent == found.statement.subject
+    await two.research.step(2 * NOISE)
+    assert any("given up" in line for line in two.lines)
+    better = await discover(two)
+    assert better.statement.subject == two.store.put_blob(program(1.5))
+    assert isinstance(better.statement.body, Discovery)
+    assert better.statement.body.parent == found.statement.subject
+
+
 async def test_a_discovery_waits_for_what_has_not_arrived(tmp_path: Path) -> None:
     one, two = Side(tmp_path / "a", 1, program(0.3)), Side(tmp_path / "b", 2)
     found = await discover(one)
@@ -206,9 +228,10 @@ async def test_interrupted_between_verdict_and_adoption(tmp_path: Path) -> None:
     one, two = Side(tmp_path / "a", 1, program(0.3)), Side(tmp_path / "b", 2)
     found = await discover(one)
     two.receive(one.store)
-    compared = await two.bench.compare(
+    comparing = two.bench.comparing(
         two.baseline, found.statement.subject, seeds_of(b"test"), PRIVATE, 2 * NOISE, give_up_early=False
     )
+    compared = await comparing.run()
     two.author.append(
         "main",
         found.statement.subject,

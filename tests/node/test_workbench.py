@@ -65,14 +65,14 @@ async def test_noise_is_that_of_the_baseline_and_measured_once(on: Bench) -> Non
 
 async def test_a_clear_gain_takes_three_fresh_pairs_and_a_clear_loss_one(on: Bench) -> None:
     baseline, better, worse = on.put(0.0), on.put(0.2), on.put(-0.2)
-    compared = await on.bench.compare(baseline, better, SEEDS, PUBLIC, 2 * NOISE, give_up_early=True)
+    compared = await on.bench.comparing(baseline, better, SEEDS, PUBLIC, 2 * NOISE, give_up_early=True).run()
     assert compared.decision is Decision.BETTER
     assert compared.comparison is not None
     assert compared.comparison.seeds == SEEDS[:3]
     assert compared.comparison.mean == pytest.approx(-0.2, abs=4 * NOISE)
     order = [b"0.2" in request.program for request in on.lane.requests]
     assert order == [False, True, True, False, False, True]  # who runs first alternates
-    compared = await on.bench.compare(baseline, worse, SEEDS, PUBLIC, 2 * NOISE, give_up_early=True)
+    compared = await on.bench.comparing(baseline, worse, SEEDS, PUBLIC, 2 * NOISE, give_up_early=True).run()
     assert compared.decision is Decision.NOT_BETTER
     assert compared.comparison is None
     assert len(on.lane.requests) == 8
@@ -80,7 +80,7 @@ async def test_a_clear_gain_takes_three_fresh_pairs_and_a_clear_loss_one(on: Ben
 
 async def test_a_child_that_crashes_is_no_better(on: Bench) -> None:
     child = on.put(0.5, crash_on="00")
-    compared = await on.bench.compare(on.put(0.0), child, SEEDS, PUBLIC, 2 * NOISE, give_up_early=True)
+    compared = await on.bench.comparing(on.put(0.0), child, SEEDS, PUBLIC, 2 * NOISE, give_up_early=True).run()
     assert compared.decision is Decision.NOT_BETTER
     assert compared.failure is not None
     assert compared.failure.program == child
@@ -88,7 +88,7 @@ async def test_a_child_that_crashes_is_no_better(on: Bench) -> None:
 
 async def test_a_parent_that_crashes_decides_nothing(on: Bench) -> None:
     parent = on.put(0.0, crash_on="00")
-    compared = await on.bench.compare(parent, on.put(0.5), SEEDS, PUBLIC, 2 * NOISE, give_up_early=False)
+    compared = await on.bench.comparing(parent, on.put(0.5), SEEDS, PUBLIC, 2 * NOISE, give_up_early=False).run()
     assert compared.decision is Decision.UNDECIDED
     assert compared.failure is not None
     assert compared.failure.program == parent
