@@ -39,7 +39,7 @@ from trainer.sandbox.preflight import preflight
 
 LISTEN_DEFAULT = "/ip4/127.0.0.1/tcp/0"  # loopback: being reachable from elsewhere is for the user to ask for
 STATUS_INTERVAL_S = 1.0
-FIRST_SYNC_S = 15.0  # how long a node that never stated anything waits to hear whether others say it has
+FIRST_SYNC_S = 10.0  # how long a node that never stated anything waits to hear whether others say it has
 IDLE_S = 5.0  # how long the lane waits for news when there is nothing to try
 
 Report = Callable[[str], None]

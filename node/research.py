@@ -44,6 +44,7 @@ class Research:
         self._store, self._author, self._bench = store, author, bench
         self._adopter, self._proposer, self._split, self._report = adopter, proposer, split, report
         self._candidate: Candidate | None = None
+        self._exhausted = ""  # the program on which nothing is left to try
         self._proposals = 0  # made since the start
         self._tried: dict[str, str] = {}  # program (SHA-256) to fingerprint
 
@@ -89,7 +90,9 @@ class Research:
         try:
             proposal = self._proposer.propose(self._store.blob(parent).decode(), rng, seen)
         except NothingNew as nothing:
-            self._report(f"nothing to try on {parent[:8]}: {nothing}")
+            if self._exhausted != parent:  # asked again whenever there is news: say it once
+                self._exhausted = parent
+                self._report(f"nothing to try on {parent[:8]}: {nothing}")
             return None
         refusal = screen_program(proposal.program.encode())
         if refusal is not None:

@@ -6,11 +6,13 @@ from node.home import Home
 from node.lanes import open_lane
 from policy.screening import PROGRAM_BYTES_MAX
 from trainer.requests import TrialRequest
+from trainer.sandbox.preflight import preflight
 
 
 async def run_single_trial(home: Home, program: bytes, track: str, seed: int) -> Measurement:
-    """Train and evaluate on the home's public split. Raises `UserError` for what cannot be tried."""
+    """Train and evaluate on the home's public split. Raises `UserError`, `SandboxUnavailable`."""
     challenge = home.challenge()
+    preflight()
     if track not in challenge.tracks:
         raise UserError(f"the challenge has no track {track!r}; it has {', '.join(challenge.tracks)}.")
     if len(program) > PROGRAM_BYTES_MAX:

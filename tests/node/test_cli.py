@@ -84,9 +84,10 @@ class Started:
         return self.line("listening on").split()[-1]
 
     def end(self, signal_number: int) -> int:
-        self.process.send_signal(signal_number)
-        self._out.read()
-        self._out.close()
+        if not self._out.closed:
+            self.process.send_signal(signal_number)
+            self._out.read()
+            self._out.close()
         return self.process.wait(PATIENCE_S)
 
 
@@ -95,8 +96,7 @@ def running() -> Iterator[list[Started]]:
     nodes: list[Started] = []
     yield nodes
     for node in nodes:
-        if node.process.poll() is None:
-            node.end(signal.SIGKILL)
+        node.end(signal.SIGKILL)
 
 
 def test_two_terminals(home: Path, tmp_path: Path, running: list[Started]) -> None:

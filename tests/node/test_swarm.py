@@ -85,7 +85,7 @@ async def test_a_discovery_is_made_shared_verified_and_adopted(tmp_path: Path) -
     async with trio.open_nursery() as nursery:
         swarm = Swarm(nursery, tmp_path)
         swarm.found("a")
-        one, address = await swarm.start("a", trials=12)
+        one, address = await swarm.start("a")
         two, _ = await swarm.start("b", (address,))
         await swarm.until(lambda: verified(one) and verified(two))
         row = next(row for row in queries.discoveries(one) if row.confirmed and row.adopted >= 2)

@@ -117,7 +117,8 @@ def _bubblewrap(shown: Sequence[tuple[Path, str]], limits: Limits, arguments: Se
         *("--uid", str(UNPRIVILEGED_ID), "--gid", str(UNPRIVILEGED_ID), "--cap-drop", "ALL"),
         *("--new-session", "--die-with-parent", "--clearenv"),
         # A system-call filter belongs here: --seccomp FD, with FD among the descriptors that process.py passes on.
-        *(*system, *python, "--proc", "/proc", "--dev", "/dev", *writable),
+        # Python comes after the writable places, because it may lie below one of them: a checkout in /tmp.
+        *(*system, "--proc", "/proc", "--dev", "/dev", *writable, *python),
         *("--remount-ro", "/proc", "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/scratch", "--"),
         *_limited(limits),
         *(sys.executable, "-I", "-B", "-u", *arguments),
