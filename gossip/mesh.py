@@ -23,6 +23,7 @@ from gossip.transport import Transport
 from gossip.wire import SYNC, SyncReply, encode, receive, sync_request
 from ledger.envelope import Signed
 from ledger.errors import BrokenChain, Equivocation
+from ledger.statements import PROGRAM_BYTES_MAX
 from ledger.store import Store
 
 __all__ = ["Mesh", "fetch_blob", "fetch_status"]
@@ -123,10 +124,10 @@ class Mesh:
                         await self._introduce(peer)
                         introduced = True
                     await self._sync(peer)
+                    await self._fetch_blobs(peer, absent)
                     if not synced:
                         synced = True
                         self._tell(Kind.PEER_SYNCED, peer)
-                    await self._fetch_blobs(peer, absent)
                 except OtherSwarm as error:
                     self._tell(Kind.OTHER_SWARM, peer, str(error))
                     introduced, pause_s = False, limits.FAULT_PAUSE_S
@@ -207,7 +208,7 @@ class Mesh:
         return kept
 
     async def _fetch_blobs(self, peer: str, absent: set[str]) -> None:
-        """Fetch blobs that entries name and that are not here. `absent` collects those that this peer cannot give."""
+        """Fetch programs that entries name and that are not here. `absent` collects those that this peer cannot give."""
         missing = self._store.missing_blobs(limits.BLOBS_MISSING_MAX)
         wanted = [digest for digest in missing if digest not in absent and digest not in self._fetching]
         if not wanted:
@@ -217,7 +218,7 @@ class Mesh:
                 continue  # another peer's task was faster
             self._fetching.add(digest)
             try:
-                data = await fetch_blob(self._transport, peer, digest, limits.BLOB_BYTES_MAX)
+                data = await fetch_blob(self._transport, peer, digest, PROGRAM_BYTES_MAX)
             except NotThere:
                 absent.add(digest)
             except PeerFault:

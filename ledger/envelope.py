@@ -17,16 +17,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from msgspec import Struct
 
 from ledger.errors import BadStatement
-from ledger.statements import PAYLOAD_BYTES_MAX, Statement, decode, entry_id
+from ledger.statements import PAYLOAD_BYTES_MAX, PeerId, Statement, decode, entry_id
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
+PEER_ID_CHARS_MAX = 64  # ours have 52
 ENVELOPE_BYTES_MAX = PAYLOAD_BYTES_MAX + 1024
 
 _PEER_ID_PREFIX = bytes.fromhex("002408011220")  # identity multihash of 36 bytes; protobuf: type Ed25519, 32 bytes
 
 
 class Signature(Struct, frozen=True, forbid_unknown_fields=True):
-    keyid: str  # libp2p peer id of the signer
+    keyid: PeerId  # of the signer; bounded, because decoding base58 takes quadratic time
     sig: bytes  # (64,)
 
 
@@ -53,6 +54,8 @@ def peer_id(key: Ed25519PublicKey) -> str:
 
 def public_key(peer: str) -> Ed25519PublicKey:
     """The public key inside an Ed25519 peer id. Raises `BadStatement` for anything else."""
+    if len(peer) > PEER_ID_CHARS_MAX:
+        raise BadStatement(f"not a peer id: {len(peer)} characters")
     try:
         raw = base58.b58decode(peer)
     except ValueError as error:

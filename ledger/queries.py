@@ -85,6 +85,7 @@ class TrialRow(Struct, frozen=True):
     split: str
     status: str
     val_bpb: float | None
+    lamport: int
 
 
 class Descendant(Struct, frozen=True):
@@ -177,7 +178,7 @@ def _adoptions(store: Store, where: str, values: dict[str, Any]) -> list[Adoptio
 
 def trials(store: Store, author: str, program: str, split: str) -> list[TrialRow]:
     """An author's trials of a program on a split, in the order in which they were run."""
-    sql = """SELECT t.id, t.author, program, track, t.seed, split, status, val_bpb
+    sql = """SELECT t.id, t.author, program, track, t.seed, split, status, val_bpb, lamport
              FROM trials AS t JOIN entries AS e USING (id)
              WHERE t.author = ? AND program = ? AND split = ? ORDER BY e.seq"""
     return [TrialRow(**row) for row in store.db.query(sql, (author, program, split))]
@@ -211,8 +212,9 @@ def program_known(store: Store, program: str) -> bool:
 def ancestors(store: Store, discovery_id: str) -> list[DiscoveryRow]:
     """The chain of discoveries that leads from the baseline to this one, oldest first, itself last.
 
-    Where two authors found the same program, the chain follows the earlier claim (Lamport time, then id). A cycle
-    can be claimed, though not earned; it ends the walk.
+    Where several claims have the same program as their child, the chain follows the one that the next author
+    adopted, else the one that most others confirmed, else the earliest: so nobody becomes an ancestor by claiming it.
+    A cycle can be claimed, though not earned; it ends the walk.
     """
     found = discovery(store, discovery_id)
     chain: list[DiscoveryRow] = []
@@ -220,23 +222,32 @@ def ancestors(store: Store, discovery_id: str) -> list[DiscoveryRow]:
     while found is not None and found.child not in seen and len(chain) < LINEAGE_STEPS_MAX:
         chain.append(found)
         seen.add(found.child)
-        found = next(iter(discoveries(store, "d.child = :parent", {"parent": found.parent})), None)
+        found = _source(store, found)
     return chain[::-1]
+
+
+def _source(store: Store, row: DiscoveryRow) -> DiscoveryRow | None:
+    """The discovery through which the author of `row` came to its parent program."""
+    made = discoveries(store, "d.child = :parent", {"parent": row.parent})
+    if not made:
+        return None
+    adopted = _adoptions(store, "a.author = :me AND program = :parent", {"me": row.author, "parent": row.parent})
+    own = {adoption.discovery for adoption in adopted}
+    return min(made, key=lambda claim: (claim.id not in own, -claim.confirmed))
 
 
 def descendants(store: Store, discovery_id: str) -> list[Descendant]:
     """Every discovery built on this one, itself first at depth 0, each before those built on it."""
     root = discovery(store, discovery_id)
     stack = [] if root is None else [Descendant(0, root)]
-    seen: set[str] = set()
+    seen = {discovery_id}
     found: list[Descendant] = []
     while stack and len(found) < LINEAGE_STEPS_MAX:
         step = stack.pop()
-        if step.discovery.id in seen:
-            continue
-        seen.add(step.discovery.id)
         found.append(step)
-        below = discoveries(store, "d.parent = :child", {"child": step.discovery.child})
+        rows = discoveries(store, "d.parent = :child", {"child": step.discovery.child})
+        below = [row for row in rows if row.id not in seen]
+        seen.update(row.id for row in below)
         stack.extend(Descendant(step.depth + 1, row) for row in reversed(below))
     return found
 

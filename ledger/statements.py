@@ -26,16 +26,21 @@ PROTOCOL = 1
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PAYLOAD_BYTES_MAX = 64 * 1024  # a discovery with 30 pairs takes about 6 KiB
 PROGRAM_NAME = "train.py"
+PROGRAM_BYTES_MAX = 64 * 1024  # of source
+PAIRS_MAX = 64  # of one comparison
+BPB_MAX = 1e6  # a score past it says nothing more, and sums of scores stay finite
 
-Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-EntryId = Annotated[str, Meta(pattern="^bafkrei[a-z2-7]{52}$")]
-PeerId = Annotated[str, Meta(pattern="^12D3KooW[1-9A-HJ-NP-Za-km-z]{44}$")]
+# Lengths are stated beside the patterns because "$" would let a newline follow.
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
+EntryId = Annotated[str, Meta(pattern="^bafkrei[a-z2-7]{52}$", max_length=59)]
+PeerId = Annotated[str, Meta(pattern="^12D3KooW[1-9A-HJ-NP-Za-km-z]{44}$", max_length=52)]
 Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]  # exact in every JSON reader
 Seed = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Seconds = Annotated[float, Meta(ge=0)]
 Line = Annotated[str, Meta(max_length=1000)]
 Name = Annotated[str, Meta(max_length=64)]
-SplitName = Annotated[str, Meta(pattern="^(public|private:[0-9a-f]{64})$")]
+Bits = Annotated[float, Meta(ge=-1000 * BPB_MAX, le=1000 * BPB_MAX)]  # per byte; room for the interval of two pairs
+SplitName = Annotated[str, Meta(pattern="^(public|private:[0-9a-f]{64})\\Z")]
 """`public`, or `private:` with the SHA-256 of the salt: a commitment that can be opened later."""
 
 Feed = Literal["main", "trials"]
@@ -82,7 +87,7 @@ class Measurement(_Record, frozen=True, kw_only=True):
     """What one trial gave. Only status `ok` carries a score: a failure is never a number."""
 
     status: Status
-    val_bpb: float | None  # bits per byte of validation text; lower is better
+    val_bpb: Annotated[float, Meta(ge=0, le=BPB_MAX)] | None  # bits per byte of validation text; lower is better
     evaluated_bytes: Count
     budget_used_s: Seconds  # in the track's unit: CPU seconds of the whole process tree, or wall seconds
     wall_s: Seconds  # the whole trial, start-up and evaluation included
@@ -104,15 +109,15 @@ class Comparison(_Record, frozen=True, kw_only=True):
     """Paired trials of two programs: same seeds, split, budget and machine."""
 
     split: SplitName
-    seeds: tuple[Seed, ...]  # (n,)
+    seeds: Annotated[tuple[Seed, ...], Meta(max_length=PAIRS_MAX)]  # (n,)
     parent_trials: tuple[EntryId, ...]  # (n,)
     child_trials: tuple[EntryId, ...]  # (n,)
-    differences: tuple[float, ...]  # (n,), child - parent in bits per byte; negative is better
-    mean: float
-    low: float  # 95 % interval of the mean
-    high: float
+    differences: tuple[Bits, ...]  # (n,), child - parent; negative is better
+    mean: Bits
+    low: Bits  # 95 % interval of the mean
+    high: Bits
     p_value: Annotated[float, Meta(ge=0, le=1)]  # one-sided, of "the child is no better"
-    noise: Annotated[float, Meta(ge=0)]  # standard deviation of one difference, from A/A trials of the baseline
+    noise: Annotated[float, Meta(ge=0, le=1000 * BPB_MAX)]  # standard deviation of a difference, from A/A trials
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -182,7 +187,7 @@ _TYPES: dict[str, type[Trial] | type[Discovery] | type[Attestation] | type[Adopt
 _URNS = {kind: urn for urn, kind in _TYPES.items()}
 
 
-PredicateType = Annotated[str, Meta(max_length=128, pattern="^urn:waggle:[a-z-]+:v[0-9]+$")]
+PredicateType = Annotated[str, Meta(max_length=128, pattern="^urn:waggle:[a-z-]+:v[0-9]+\\Z")]
 
 
 class _Digest(_Record, frozen=True, kw_only=True):
@@ -219,9 +224,10 @@ class Statement(Struct, frozen=True):
 
     @property
     def kind(self) -> str:
-        """`trial`, `discovery`, …; for an unknown type the name in its URN."""
-        urn = self.body.predicate_type if isinstance(self.body, Opaque) else _URNS[type(self.body)]
-        return urn.split(":")[2]
+        """`trial`, `discovery`, …; for a type that this version does not know its whole URN."""
+        if isinstance(self.body, Opaque):
+            return self.body.predicate_type
+        return _URNS[type(self.body)].split(":")[2]
 
 
 def encode(subject: str, body: Trial | Discovery | Attestation | Adoption) -> bytes:

@@ -26,6 +26,8 @@ from ledger.statements import Adoption, Attestation, Discovery, Trial
 SCHEMA_VERSION = 1
 BLOB_BYTES_MAX = 64 * 2**20
 BUSY_TIMEOUT_S = 30.0
+CLOCK_MAX = 2**52
+PEERS_REMEMBERED_MAX = 64
 
 
 @contextmanager
@@ -110,8 +112,13 @@ class Store:
         return next((Head(**row) for row in self.db.query(sql, (author, feed))), None)
 
     def clock(self) -> int:
-        """The greatest Lamport time in the ledger; 0 if it is empty."""
-        return int(self.db.execute("SELECT coalesce(max(lamport), 0) FROM entries").fetchone()[0])
+        """The greatest Lamport time in the ledger that can be counted on from; 0 if it is empty.
+
+        Greater ones than CLOCK_MAX are nobody's honest count. Followed, a single one would leave no greater number
+        for anybody's next statement.
+        """
+        sql = "SELECT coalesce(max(lamport), 0) FROM entries WHERE lamport <= ?"
+        return int(self.db.execute(sql, (CLOCK_MAX,)).fetchone()[0])
 
     def envelopes(self, author: str, feed: str, from_seq: int, bytes_max: int) -> list[bytes]:
         """The envelopes of a feed from `from_seq` on, oldest first, about `bytes_max` in all but at least one."""
@@ -222,9 +229,17 @@ class Store:
         return data
 
     def missing_blobs(self, limit: int) -> list[str]:
-        """Digests of programs that discoveries name and that are not here, at most `limit`."""
-        sql = """SELECT program FROM (SELECT child AS program FROM discoveries UNION SELECT parent FROM discoveries)
-                 WHERE program NOT IN (SELECT digest FROM blobs) LIMIT ?"""
+        """Digests of programs that discoveries name and that are not here, at most `limit`.
+
+        Authors take turns, so that one who names thousands that nobody has does not hide the others'.
+        """
+        sql = """
+            SELECT program FROM (
+                SELECT program, row_number() OVER (PARTITION BY author ORDER BY place) AS turn FROM (
+                    SELECT child AS program, author, rowid AS place FROM discoveries
+                    UNION ALL SELECT parent, author, rowid FROM discoveries
+                ) WHERE program NOT IN (SELECT digest FROM blobs)
+            ) GROUP BY program ORDER BY min(turn) LIMIT ?"""
         return [row[0] for row in self.db.execute(sql, (limit,))]
 
     # Peers
@@ -234,5 +249,8 @@ class Store:
         return {row["peer"]: row["address"] for row in self.db.query("SELECT peer, address FROM peers")}
 
     def remember_peer(self, peer: str, address: str) -> None:
+        """Keep where a peer can be dialled; of more than PEERS_REMEMBERED_MAX, those heard of last."""
         with self.db.atomic():
             self.db.execute("INSERT OR REPLACE INTO peers VALUES (?, ?)", (peer, address))
+            kept = "SELECT rowid FROM peers ORDER BY rowid DESC LIMIT ?"
+            self.db.execute(f"DELETE FROM peers WHERE rowid NOT IN ({kept})", (PEERS_REMEMBERED_MAX,))

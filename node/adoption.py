@@ -26,6 +26,11 @@ class Adopter:
             raise LookupError("no adoption yet: begin() comes first")
         return adopted.program
 
+    def missing_program(self) -> str | None:
+        """The incumbent's SHA-256 where its text is not here: a lost ledger came back, and its blobs not yet."""
+        adopted = queries.last_adoption(self._store, self._author.id, self._track)
+        return None if adopted is None or self._store.has_blob(adopted.program) else adopted.program
+
     def begin(self, baseline: str) -> list[Signed]:
         """Adopt the baseline at the first start; at any start, make the working tree agree with the ledger."""
         adopted = queries.last_adoption(self._store, self._author.id, self._track)

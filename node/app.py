@@ -14,7 +14,8 @@ from pathlib import Path
 import trio
 from msgspec import Struct
 
-from gossip.errors import PortInUse
+from gossip.addresses import parse_peer
+from gossip.errors import BadAddress, PortInUse
 from gossip.events import Event, Kind
 from gossip.libp2p_transport import Libp2pTransport
 from gossip.mesh import Mesh
@@ -39,7 +40,8 @@ from trainer.sandbox.preflight import preflight
 
 LISTEN_DEFAULT = "/ip4/127.0.0.1/tcp/0"  # loopback: being reachable from elsewhere is for the user to ask for
 STATUS_INTERVAL_S = 1.0
-FIRST_SYNC_S = 10.0  # how long a node that never stated anything waits to hear whether others say it has
+STATUS_WAITING_MAX = 20
+FIRST_SYNC_S = 10.0  # how long a node waits to hear of statements of its own that its ledger lacks
 IDLE_S = 5.0  # how long the lane waits for news when there is nothing to try
 
 Report = Callable[[str], None]
@@ -62,13 +64,15 @@ async def run_node(options: Options, report: Report) -> None:
     """
     home = Home(options.home)
     with home.locked():
+        for address in options.join:
+            parse_peer(address)  # raises: no retrying would mend it
         report(f"sandbox: {preflight()}")
         stop = trio.CancelScope()
         failures: list[UserError] = []
         with stop:
             async with trio.open_nursery() as nursery:
                 await nursery.start(_stop_on_signal, stop, report)
-                transport = await _listen(nursery, home, options)
+                transport, listening_on = await _listen(nursery, home, options)
                 for address in transport.addresses():
                     report(f"listening on {address}")
                 report(f"others join with: waggle start --join {transport.addresses()[0]}")
@@ -84,7 +88,7 @@ async def run_node(options: Options, report: Report) -> None:
                     stop.cancel()
 
                 async with open_lane(challenge, home.corpus_path(challenge, store)) as lane:
-                    node = Node(home, challenge, store, transport, lane, report, refuse)
+                    node = Node(home, challenge, store, transport, lane, report, refuse, listening_on)
                     await nursery.start(node.serve, options.join)
                     await node.work(options.trials)
                 stop.cancel()
@@ -92,19 +96,25 @@ async def run_node(options: Options, report: Report) -> None:
             raise failures[0]
 
 
-async def _listen(nursery: trio.Nursery, home: Home, options: Options) -> Transport:
-    """A running transport, where asked; else where it was the last time, so that others find it; else anywhere."""
+async def _listen(nursery: trio.Nursery, home: Home, options: Options) -> tuple[Transport, str]:
+    """A running transport, where asked; else where it was the last time, so that others find it; else anywhere.
+
+    Also the address to ask for the next time: as asked for now, with the port that it got.
+    """
     last = status.read(home.status_file)
-    wanted = options.listen or (last.addresses[0].partition("/p2p/")[0] if last and last.addresses else LISTEN_DEFAULT)
-    transport = Libp2pTransport(home.key(), wanted)
+    wanted = options.listen or (last.listen if last is not None and last.listen else LISTEN_DEFAULT)
     try:
+        transport = Libp2pTransport(home.key(), wanted)
         await nursery.start(transport.run)
-    except PortInUse:
+    except (PortInUse, BadAddress):
         if options.listen is not None:
             raise
-        transport = Libp2pTransport(home.key(), LISTEN_DEFAULT)
+        wanted = LISTEN_DEFAULT
+        transport = Libp2pTransport(home.key(), wanted)
         await nursery.start(transport.run)
-    return transport
+    place, _, _ = wanted.rpartition("/")
+    port = transport.addresses()[0].partition("/p2p/")[0].rpartition("/")[2]
+    return transport, f"{place}/{port}"
 
 
 async def _stop_on_signal(
@@ -131,7 +141,9 @@ class Node:
         lane: Lane,
         report: Report,
         refuse: Callable[[UserError], None],
+        listening_on: str = "",
     ) -> None:
+        """`refuse` ends the node with an error. `listening_on` is kept for the next start."""
         self._home, self._challenge, self._store, self._transport = home, challenge, store, transport
         self._report, self._refuse = self._note(report), refuse
         self._track = CPU_TRACK if CPU_TRACK in challenge.tracks else next(iter(challenge.tracks))
@@ -139,10 +151,10 @@ class Node:
         self._public = home.public_split(challenge)
         self._news = trio.Event()
         self._synced = trio.Event()  # once, with any peer
-        self._joined: frozenset[str] = frozenset()
+        self._joined: dict[str, str] = {}  # peer id to address, of --join
         author = Author(store, home.key())
         self._status = status.NodeStatus(
-            pid=os.getpid(), peer=author.id, challenge=challenge.digest(), track=self._track
+            pid=os.getpid(), peer=author.id, challenge=challenge.digest(), track=self._track, listen=listening_on
         )
         self._mesh = Mesh(transport, store, challenge.digest(), self._observe, self._on_new)
         self._bench = Workbench(store, author, lane, self._track, self._report)
@@ -159,7 +171,7 @@ class Node:
         """The network and the status file, until cancelled. Known peers are dialled again, `join` ones above all."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self._mesh.run)
-            self._joined = frozenset(self._transport.keep_connected(address) for address in join)
+            self._joined = {self._transport.keep_connected(address): address for address in join}
             for peer, address in self._store.peers().items():
                 if peer not in self._joined:
                     self._transport.keep_connected(address)
@@ -188,38 +200,64 @@ class Node:
         self._report(f"done: {self._bench.trials_run} trials run")
 
     async def _hear_of_own_past(self) -> None:
-        """Let a node without statements of its own sync once before it makes any.
+        """Sync once before stating anything.
 
-        Its ledger may be lost while its key is not: then its feeds come back from peers, and a statement made before
-        that would be a second history under the same key, which is what a liar signs.
+        The ledger may be lost or an old backup while the key is not: then the rest of this node's own feeds comes back
+        from peers, and a statement made before that would be a second history under the same key, which is what a
+        liar signs.
         """
-        if self._store.head(self._status.peer, "main") is None and (self._joined or self._store.peers()):
+        if self._joined or self._store.peers():
             with trio.move_on_after(FIRST_SYNC_S):
                 await self._synced.wait()
+        while (missing := self._adopter.missing_program()) is not None:
+            self._report(f"waiting for the text of the incumbent {missing[:8]} to come back from a peer")
+            self._news = trio.Event()
+            await self._news.wait()
 
     async def _publish(self, statements: list[Signed]) -> None:
         for signed in statements:
             await self._mesh.publish(signed)
 
-    def _on_new(self, signed: Signed) -> None:
+    def _hear(self) -> None:
+        self._verifier.hear()
         self._news.set()
+
+    def _remember(self, event: Event) -> None:
+        """Keep where a peer was reached; of what it announces, the first, unless a kept one is still among it."""
+        known = self._store.peers().get(event.peer)
+        if (dialled := self._joined.get(event.peer)) is not None:
+            self._store.remember_peer(event.peer, dialled)
+        elif event.addresses and known not in event.addresses:
+            self._store.remember_peer(event.peer, event.addresses[0])
+
+    def _on_new(self, signed: Signed) -> None:
+        self._hear()
         if signed.statement.kind != "trial":
             self._report(f"received {signed.statement.kind} {signed.id[:16]} of {signed.statement.entry.author[-8:]}")
 
     def _observe(self, event: Event) -> None:
-        if event.kind is Kind.PEER_STATUS and event.addresses:
-            self._store.remember_peer(event.peer, event.addresses[0])
-        if event.kind is Kind.OTHER_SWARM and event.peer in self._joined:
+        if event.kind is Kind.PEER_STATUS:
+            self._remember(event)
+        # Only at the start, when somebody is there to read it: a peer must not be able to end a node that works.
+        if event.kind is Kind.OTHER_SWARM and event.peer in self._joined and not self._synced.is_set():
             self._refuse(
                 UserError(
                     f"{self._home.path} is the home of challenge {self._challenge.digest()[:12]}, and the peer to join "
-                    f"is of another swarm ({event.detail}). Join it with a fresh --home."
+                    f"is of another swarm ({event.detail}). Join another challenge with a fresh --home."
+                )
+            )
+        if event.kind is Kind.EQUIVOCATION and event.detail.startswith(self._status.peer):
+            self._refuse(
+                UserError(
+                    f"peers hold other statements under this node's key than {self._home.path} does ({event.detail}): "
+                    "an old backup went on by itself, or two nodes share a key. Go on with a fresh --home; "
+                    "what this one has published stands in the ledgers of its peers."
                 )
             )
         if event.kind is Kind.PEER_SYNCED:
             self._synced.set()
         if event.kind in (Kind.ENTRIES_RECEIVED, Kind.BLOB_RECEIVED):
-            self._news.set()
+            self._hear()
         else:
             self._report(f"network: {event.kind} {event.peer[-8:]} {event.detail}".rstrip())
 
@@ -244,5 +282,9 @@ class Node:
                 runs = queries.trials(self._store, now.peer, adopted.program, self._public.name)
                 scores = [run.val_bpb for run in runs if run.val_bpb is not None]
                 now.incumbent_bpb = statistics.fmean(scores) if scores else None
-            status.write(self._home.status_file, now)
+            now.waiting = dict(list(self._verifier.reasons.items())[-STATUS_WAITING_MAX:])
+            try:
+                status.write(self._home.status_file, now)
+            except OSError as error:  # a full disk, say: the status is information only
+                self._report(f"the status was not written: {error}")
             await trio.sleep(STATUS_INTERVAL_S)

@@ -1,7 +1,7 @@
 """The command `waggle`: parses, calls, prints. Whatever can go wrong arrives here as an error that explains itself.
 
 Exit codes: 0 done · 1 the demo found nothing, or the environment failed · 2 wrong usage or something to mend ·
-3 a trial that ended in another status than ok.
+3 a trial that ended in another status than ok · 130 interrupted.
 """
 
 import sqlite3
@@ -29,7 +29,7 @@ from trainer.challenge import ChallengeError
 from trainer.corpus import CorpusError
 from trainer.sandbox.command import SandboxUnavailable
 
-MENDABLE = (UserError, GossipError, LedgerError, ChallengeError, CorpusError, SandboxUnavailable)
+MENDABLE = (UserError, GossipError, LedgerError, ChallengeError, CorpusError, SandboxUnavailable, OSError)
 KINDS = ("trial", "discovery", "attestation", "adoption")
 
 home_option = click.option(
@@ -81,7 +81,11 @@ def init(home_path: Path, corpus: tuple[Path, ...], name: str, budget: float) ->
 
 @waggle.command()
 @home_option
-@click.option("--listen", metavar="ADDR", help="Multiaddr to listen on, e.g. /ip4/0.0.0.0/tcp/4141. Default: loopback.")
+@click.option(
+    "--listen",
+    metavar="ADDR",
+    help="Multiaddr to listen on, e.g. /ip4/0.0.0.0/tcp/4141. Default: as the last time; at first loopback.",
+)
 @click.option(
     "--join", multiple=True, metavar="MULTIADDR", help="Address of a peer, ending in /p2p/ID; may be repeated."
 )
@@ -150,6 +154,8 @@ def status(home_path: Path, as_json: bool) -> None:
             click.echo(f"address    {', '.join(now.addresses)}")
             click.echo(f"peers      {', '.join(now.peers) or 'none connected'}")
             click.echo(f"doing      {now.activity}")
+            for discovery, reason in now.waiting.items():
+                click.echo(f"waits      {discovery[: story.ID_SHOWN]}  {story.plain(reason)}")
         score = "" if now.incumbent_bpb is None else f", {now.incumbent_bpb:.4f} bpb on the public split"
         click.echo(f"incumbent  {now.incumbent or 'none yet'}{score}")
 
@@ -162,13 +168,14 @@ def ledger() -> None:
 @ledger.command("log")
 @home_option
 @click.option("--kind", type=click.Choice(KINDS), help="Only entries of this kind.")
+@click.option("--author", metavar="PEER", help="Only entries by this peer id.")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True)
 @json_option
-def ledger_log(home_path: Path, kind: str | None, limit: int, as_json: bool) -> None:
+def ledger_log(home_path: Path, kind: str | None, author: str | None, limit: int, as_json: bool) -> None:
     """The latest entries, oldest first."""
     home = Home(home_path)
     with readable(home.ledger_file):
-        lines = queries.log(_open(home), kind=kind, limit=limit)
+        lines = queries.log(_open(home), kind=kind, author=author, limit=limit)
     if as_json:
         click.echo(msgspec.json.encode(lines))
     else:
@@ -211,7 +218,8 @@ def ledger_lineage(entry_id: str, home_path: Path, as_json: bool) -> None:
             }
             click.echo(msgspec.json.encode(line))
         else:
-            _console().print(story.lineage_tree(store, entry_id))
+            baselines = {track.baseline for track in home.challenge().tracks.values()}
+            _console().print(story.lineage(store, entry_id, baselines))
 
 
 @waggle.command()

@@ -5,6 +5,7 @@ nodes' status files and the first node's ledger, as anybody could, and stops whe
 that a node other than its author has confirmed and adopted.
 """
 
+import ctypes
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from node.errors import NodeFailure, UserError
 from node.home import Home, found_challenge
 from trainer.sandbox.preflight import preflight
 
+PR_SET_PDEATHSIG = 1  # prctl(2)
 POLL_S = 0.5
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
@@ -83,6 +85,8 @@ def run_demo(count: int, limit_s: float, out: Path, console: Console) -> int:
 def _swarm(first: Home, count: int, out: Path) -> Iterator[list[DemoNode]]:
     """`count` running nodes, the first alone and the others joining it; all stopped at the end."""
     nodes: list[DemoNode] = []
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, signal.default_int_handler)  # as Ctrl-C: the nodes are stopped, and what is left is named
     try:
         nodes.append(_spawn(first, []))
         address = _address(nodes[0])
@@ -107,9 +111,19 @@ def _spawn(home: Home, more: Sequence[str]) -> DemoNode:
     command = [sys.executable, "-m", "node.cli", "start", "--home", str(home.path), *more]
     with log.open("wb") as file:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_end_with_parent,
         )
     return DemoNode(home, log, process)
+
+
+def _end_with_parent() -> None:
+    """Have the kernel send this process SIGTERM when the demo ends, however it does."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _address(node: DemoNode) -> str:

@@ -26,10 +26,12 @@ from ledger.queries import counts
 from ledger.store import Store
 from node.errors import UserError
 from node.identity import load_or_create_key, write_secret
-from trainer.challenge import Challenge, CorpusRef, Split, Track, load
-from trainer.corpus import Corpus, from_paths, standard_library
+from trainer.challenge import Challenge, CorpusRef, Split, Track, from_canonical, load
+from trainer.corpus import Corpus, from_paths, split, standard_library, validation_rows
 
 SALT_BYTES = 16
+SALTS_DRAWN_MAX = 100
+VALIDATION_SHARE = 0.1  # of the documents
 CPU_TRACK = "cpu-quick"
 
 
@@ -82,11 +84,12 @@ class Home:
     def private_split(self) -> SplitChoice:
         """This node's own split, which nobody else can fit a program to; its name commits to the salt."""
         path = self.path / "private.salt"
-        if not path.exists():
-            write_secret(path, secrets.token_bytes(SALT_BYTES))
-        salt = path.read_bytes()
+        salt = path.read_bytes() if path.exists() else b""
         if len(salt) != SALT_BYTES:
-            raise UserError(f"{path} is damaged: {len(salt)} bytes instead of {SALT_BYTES}. Delete it for a new split.")
+            raise UserError(
+                f"{path} is damaged: {len(salt)} bytes instead of {SALT_BYTES}. Put its backup in its place, or use "
+                "another --home."
+            )
         return SplitChoice("private:" + hashlib.sha256(salt).hexdigest(), salt)
 
     def corpus_path(self, challenge: Challenge, store: Store) -> Path:
@@ -136,7 +139,11 @@ class Home:
             )
         self.path.mkdir(parents=True, exist_ok=True)
         self.key()
-        self.private_split()
+        salt = usable_salt(
+            Corpus.unpack(blobs[challenge.corpus.digest]), challenge.split.validation_share, challenge.tracks
+        )
+        if not (self.path / "private.salt").exists():
+            write_secret(self.path / "private.salt", salt)
         self._discard_unfinished_ledger()
         store = Store.create(self.ledger_file, challenge.digest())
         store.put_blob(challenge.canonical())
@@ -167,21 +174,44 @@ def baseline_program() -> bytes:
     return files("trainer.programs").joinpath("cpu_quick.py").read_bytes()
 
 
+def usable_salt(corpus: Corpus, validation_share: float, tracks: Mapping[str, Track]) -> bytes:
+    """A random salt under which the corpus gives training and validation text for every track.
+
+    Of a small corpus some salts put nothing, or everything, on one side. Raises `UserError` if none can be found.
+    """
+    reason = ""
+    for _ in range(SALTS_DRAWN_MAX):
+        salt = secrets.token_bytes(SALT_BYTES)
+        try:
+            _, validation = split(corpus, salt, validation_share)
+            for track in tracks.values():
+                validation_rows(validation, track.seq_len, track.eval_bytes)
+        except ValueError as error:
+            reason = str(error)
+        else:
+            return salt
+    raise UserError(f"the corpus is too small to be split into training and validation text: {reason}")
+
+
 def found_challenge(home: Home, name: str, paths: Sequence[Path], budget_cpu_s: float) -> Challenge:
     """Make a challenge of one's own over text files (or the embedded default) and settle in it.
 
-    Raises `UserError` if the home is taken, `CorpusError` for text that cannot be used.
+    Raises `UserError` if the home is taken or the text too little, `CorpusError` for text that cannot be used,
+    `ChallengeError` for a name that cannot be one.
     """
     if home.is_initialised():
         home.settle(home.challenge(), {})  # raises, before a long build
-    corpus: Corpus = from_paths(paths) if paths else standard_library()
+    corpus = from_paths(paths) if paths else standard_library()
     packed, baseline = corpus.packed(), baseline_program()
+    tracks = {CPU_TRACK: Track(baseline=hashlib.sha256(baseline).hexdigest(), budget_cpu_s=budget_cpu_s)}
+    salt = usable_salt(corpus, VALIDATION_SHARE, tracks)
     challenge = Challenge(
         name=name,
         founder=peer_id(home.key().public_key()),
         corpus=CorpusRef(digest=corpus.digest(), bytes=corpus.text_bytes, documents=len(corpus.documents)),
-        split=Split(public_salt=secrets.token_hex(SALT_BYTES)),
-        tracks={CPU_TRACK: Track(baseline=hashlib.sha256(baseline).hexdigest(), budget_cpu_s=budget_cpu_s)},
+        split=Split(public_salt=salt.hex(), validation_share=VALIDATION_SHARE),
+        tracks=tracks,
     )
-    home.settle(challenge, {challenge.corpus.digest: packed, challenge.tracks[CPU_TRACK].baseline: baseline})
+    challenge = from_canonical(challenge.canonical())  # what nobody could read, we do not write
+    home.settle(challenge, {challenge.corpus.digest: packed, tracks[CPU_TRACK].baseline: baseline})
     return challenge

@@ -1,6 +1,6 @@
 """A compute lane: the trusted runner process in which trials are measured, one at a time.
 
-The runner imports torch and computes losses; the node never does, so a long step never starves a heartbeat. The
+The runner spawns sandboxes and computes losses; the node does neither, so a long step never starves a heartbeat. The
 runner's answers are believed: it is our code, and what it runs for strangers it runs in sandboxes.
 """
 

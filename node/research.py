@@ -8,6 +8,8 @@ import random
 from collections.abc import Callable
 from typing import NamedTuple
 
+import trio
+
 from ledger import queries
 from ledger.author import Author
 from ledger.envelope import Signed
@@ -18,7 +20,7 @@ from node.home import SplitChoice
 from node.workbench import Comparing, Workbench, seeds_of
 from policy.evidence import Decision
 from policy.screening import screen_program
-from trainer.proposers.proposal import NothingNew, Proposal, Proposer, fingerprint
+from trainer.proposers.proposal import Proposal, Proposer, ProposerError, fingerprint
 
 
 class Candidate(NamedTuple):
@@ -60,7 +62,9 @@ class Research:
             )
             self._candidate = None
         if self._candidate is None:
-            self._candidate = self._next_candidate(parent, noise)
+            # In a thread: a proposer reads the program many times over, and the network must not wait for it.
+            proposal = await self._propose(parent)
+            self._candidate = None if proposal is None else self._begin(parent, proposal, noise)
         if self._candidate is None:
             return None
         candidate = self._candidate
@@ -70,26 +74,25 @@ class Research:
         self._candidate = None
         return self._conclude(candidate)
 
-    def _next_candidate(self, parent: str, noise: float) -> Candidate | None:
-        proposal = self._propose(parent)
-        if proposal is None:
-            return None
+    def _begin(self, parent: str, proposal: Proposal, noise: float) -> Candidate:
         child = self._store.put_blob(proposal.program.encode())
         self._report(f"candidate {child[:8]} on {parent[:8]}: {proposal.hypothesis}")
         seeds = seeds_of(self._author.id.encode(), parent.encode(), child.encode())
         comparing = self._bench.comparing(parent, child, seeds, self._split, noise, give_up_early=True)
         return Candidate(proposal, comparing)
 
-    def _propose(self, parent: str) -> Proposal | None:
+    async def _propose(self, parent: str) -> Proposal | None:
         """A candidate that passes the screen and has not been tried in any ledger entry that is here."""
-        seen = self._fingerprints()
+        self._read_programs_tried()
+        seen = frozenset(self._tried.values())
         # Reproducible from the ledger: the position in the own feed stands for everything that happened before.
         head = self._store.head(self._author.id, "trials")
         rng = random.Random(f"{self._author.id} {head.seq if head else -1} {self._proposals}")
         self._proposals += 1
         try:
-            proposal = self._proposer.propose(self._store.blob(parent).decode(), rng, seen)
-        except NothingNew as nothing:
+            text = self._store.blob(parent).decode()
+            proposal = await trio.to_thread.run_sync(self._proposer.propose, text, rng, seen)
+        except ProposerError as nothing:
             if self._exhausted != parent:  # asked again whenever there is news: say it once
                 self._exhausted = parent
                 self._report(f"nothing to try on {parent[:8]}: {nothing}")
@@ -100,12 +103,14 @@ class Research:
             return None
         return proposal
 
-    def _fingerprints(self) -> frozenset[str]:
-        """Of all programs that anybody has run, as far as their text is here."""
+    def _read_programs_tried(self) -> None:
+        """The fingerprints of all programs that anybody has run, as far as their text is here and readable."""
         for program in queries.programs_tried(self._store):
-            if program not in self._tried and screen_program(text := self._store.blob(program)) is None:
-                self._tried[program] = fingerprint(text.decode())
-        return frozenset(self._tried.values())
+            if program not in self._tried:
+                try:
+                    self._tried[program] = fingerprint(self._store.blob(program).decode())
+                except (ProposerError, UnicodeDecodeError):  # a stranger's: nothing that we propose can be equal to it
+                    self._tried[program] = ""
 
     def _conclude(self, candidate: Candidate) -> list[Signed]:
         proposal, parent, child = candidate.proposal, candidate.comparing.parent, candidate.comparing.child
@@ -115,17 +120,20 @@ class Research:
             why = str(compared.failure).splitlines()[0] if compared.failure is not None else compared.decision.value
             self._report(f"discarded {child[:8]}: {why}")
             return []
-        discovery = self._author.append(
-            "main",
-            child,
-            lambda entry: Discovery(
-                entry=entry,
-                track=self._bench.track,
-                parent=parent,
-                hypothesis=proposal.hypothesis,
-                proposer=proposal.proposer,
-                comparison=comparison,
-            ),
-        )
+        with self._store.batch():  # both or neither: a discovery whose finder does not build on it tells a wrong story
+            discovery = self._author.append(
+                "main",
+                child,
+                lambda entry: Discovery(
+                    entry=entry,
+                    track=self._bench.track,
+                    parent=parent,
+                    hypothesis=proposal.hypothesis,
+                    proposer=proposal.proposer,
+                    comparison=comparison,
+                ),
+            )
+            reason = f"own discovery, {comparison.mean:+.4f} bpb"
+            adoption = self._adopter.adopt(child, discovery.id, reason, None)
         self._report(f"discovery {discovery.id[:16]}: {comparison.mean:+.4f} bpb, {proposal.hypothesis}")
-        return [discovery, self._adopter.adopt(child, discovery.id, f"own discovery, {comparison.mean:+.4f} bpb", None)]
+        return [discovery, adoption]

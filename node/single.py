@@ -1,10 +1,9 @@
 """One trial by hand: the same sandbox, evaluation and measurement as a node's, recorded nowhere."""
 
-from ledger.statements import Measurement
+from ledger.statements import PROGRAM_BYTES_MAX, Measurement
 from node.errors import UserError
 from node.home import Home
 from node.lanes import open_lane
-from policy.screening import PROGRAM_BYTES_MAX
 from trainer.requests import TrialRequest
 from trainer.sandbox.preflight import preflight
 

@@ -13,10 +13,12 @@ class NodeStatus(Struct, kw_only=True):
     peer: str  # own peer id
     challenge: str
     track: str
+    listen: str = ""  # where it was asked to listen, with the port that it got
     addresses: list[str] = []  # where others can dial it
     peers: list[str] = []  # connected now
     activity: str = "starting"
     trials: int = 0  # run since the start
+    waiting: dict[str, str] = {}  # discoveries of others that wait or were rejected, and why
     incumbent: str = ""  # SHA-256
     incumbent_bpb: float | None = None  # mean over own runs on the public split
 
@@ -28,8 +30,8 @@ def write(path: Path, status: NodeStatus) -> None:
 
 
 def read(path: Path) -> NodeStatus | None:
-    """The last status written; None if there is none."""
+    """The last status written; None if there is none, or none that can be read: it is information only."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=NodeStatus)
-    except FileNotFoundError:
+    except (FileNotFoundError, msgspec.MsgspecError):
         return None

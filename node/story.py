@@ -2,6 +2,7 @@
 
 import difflib
 import json
+from collections.abc import Collection
 
 import msgspec
 from rich.console import Group, RenderableType
@@ -44,8 +45,8 @@ def log_table(lines: list[queries.LogLine]) -> Table:
     table = Table("id", "author", "clock", "time", "kind", "what", box=None, pad_edge=False, header_style="bold")
     for line in lines:
         what = Text(plain(line.summary), no_wrap=True, overflow="ellipsis")
-        clock = str(line.lamport)
-        table.add_row(line.id[:ID_SHOWN], short(line.author), clock, plain(line.recorded_at), plain(line.kind), what)
+        facts = (line.id[:ID_SHOWN], short(line.author), str(line.lamport), line.recorded_at, line.kind)
+        table.add_row(*(Text(plain(fact)) for fact in facts), what)
     return table
 
 
@@ -69,9 +70,10 @@ def discovery_story(store: Store, row: DiscoveryRow) -> RenderableType:
     facts.add_column(style="bold")
     facts.add_column(overflow="fold")
     facts.add_row("discovery", row.id)
-    facts.add_row("by", f"{row.author}, {plain(row.recorded_at)}, proposed by {plain(row.proposer)}")
+    facts.add_row("by", Text(plain(f"{row.author}, {row.recorded_at}, proposed by {row.proposer}")))
     facts.add_row("hypothesis", Text(plain(row.hypothesis)))
-    facts.add_row("claimed", f"{bpb(row.mean, row.low, row.high)} over {len(comparison.seeds)} pairs, {row.track}")
+    claimed = f"{bpb(row.mean, row.low, row.high)} over {len(comparison.seeds)} pairs, {row.track}"
+    facts.add_row("claimed", Text(plain(claimed)))
     facts.add_row("program", f"{row.child} on {row.parent}")
     verdicts = [
         Text(f"{a.verdict:<12} {short(a.author)}  {plain(a.reason)}", style=_VERDICT_STYLES[a.verdict])
@@ -124,21 +126,21 @@ def _machine(hardware: Hardware) -> str:
     return plain(f"{hardware.cpu}, {hardware.cores} cores, torch {hardware.torch}")
 
 
-def lineage_tree(store: Store, discovery_id: str) -> Tree:
-    """Ancestors down to the discovery, then everything built on it."""
+def lineage(store: Store, discovery_id: str, baselines: Collection[str]) -> RenderableType:
+    """The steps from the baseline to a discovery, one below the other, then what was built on it as a tree.
+
+    `baselines`: the programs (SHA-256) with which the challenge's tracks begin.
+    """
     chain = queries.ancestors(store, discovery_id)
-    top = Tree(f"baseline {chain[0].parent[:12]}")
-    at = top
-    for ancestor in chain[:-1]:
-        at = at.add(_step(ancestor))
-    branches = [at]  # the open branch at each depth
-    for below in queries.descendants(store, discovery_id):
-        del branches[below.depth + 1 :]
-        label = _step(below.discovery)
-        if below.depth == 0:
-            label.stylize("bold")
-        branches.append(branches[below.depth].add(label))
-    return top
+    first = chain[0].parent
+    what = "baseline" if first in baselines else "program of unknown origin"
+    itself = _step(chain[-1])
+    itself.stylize("bold")
+    branches = [Tree(itself)]  # the open branch at each depth
+    for below in queries.descendants(store, discovery_id)[1:]:
+        del branches[below.depth :]
+        branches.append(branches[-1].add(_step(below.discovery)))
+    return Group(Text(f"{what} {first[:12]}"), *(_step(step) for step in chain[:-1]), branches[0])
 
 
 def entry_json(store: Store, entry_id: str) -> str:

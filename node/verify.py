@@ -39,16 +39,25 @@ class Verifier:
         self._split, self._tracks, self._report = split, tracks, report
         self.states: dict[str, State] = {}  # of the discoveries met since the start, by id
         self.reasons: dict[str, str] = {}  # why one waits or was rejected
+        self._news = True
 
     def next(self) -> DiscoveryRow | None:
-        """The first discovery in causal order that is ready for this node's own runs."""
+        """The first discovery in causal order that is ready for this node's own runs.
+
+        What waits for something to arrive is looked at again only after `hear`.
+        """
+        news, self._news = self._news, False
         for row in queries.unattested(self._store, self._author.id):
             state = self.states.setdefault(row.id, State.RECEIVED)
-            if state is State.RECEIVED:
+            if state is State.RECEIVED and (news or row.id not in self.reasons):
                 state = self._check(row)
             if state is State.QUEUED and row.track == self._bench.track:
                 return row
         return None
+
+    def hear(self) -> None:
+        """Something has arrived: entries or blobs."""
+        self._news = True
 
     def _check(self, row: DiscoveryRow) -> State:
         """Judge a received discovery by its own records."""
@@ -61,6 +70,7 @@ class Verifier:
                 self._report(f"rejected discovery {row.id[:16]} of {row.author[-8:]}: {reason}")
             case None:
                 self._move(row.id, Move.CHECKED)
+                self.reasons.pop(row.id, None)
         return self.states[row.id]
 
     def _claim(self, row: DiscoveryRow) -> Claim:
@@ -68,12 +78,15 @@ class Verifier:
         if signed is None or not isinstance(signed.statement.body, Discovery):
             raise LookupError(f"{row.id} is listed as a discovery and is none: run a check of the ledger")
         found = signed.statement.body
+        child_program, parent_program = self._program(row.child), self._program(row.parent)
         named = (*found.comparison.parent_trials, *found.comparison.child_trials)
+        if child_program is None or parent_program is None:
+            named = ()  # it waits anyway, and each trial read is a signature checked
         return Claim(
             child=row.child,
             discovery=found,
-            child_program=self._program(row.child),
-            parent_program=self._program(row.parent),
+            child_program=child_program,
+            parent_program=parent_program,
             parent_known=row.parent == self._tracks.get(row.track) or queries.program_known(self._store, row.parent),
             trials={trial_id: queries.trial(self._store, trial_id) for trial_id in named},
         )
@@ -85,7 +98,11 @@ class Verifier:
         self.states[discovery] = advance(self.states[discovery], move)
 
     def interrupted(self) -> tuple[DiscoveryRow, Comparison] | None:
-        """A discovery that this node confirmed as its very last word: it stopped before it decided on adoption."""
+        """A discovery that this node confirmed as its very last word: it stopped before it decided on adoption.
+
+        None if runs of the program followed the verdict: then the decision was under way or fell as a decline, and
+        asking again at each start would be a new chance for luck.
+        """
         head = self._store.head(self._author.id, "main")
         last = self._store.entry(head.id) if head is not None else None
         if last is None or not isinstance(last.statement.body, Attestation):
@@ -93,6 +110,9 @@ class Verifier:
         attestation = last.statement.body
         row = queries.discovery(self._store, attestation.discovery)
         if row is None or attestation.verdict != "confirmed" or attestation.comparison is None:
+            return None
+        runs = queries.trials(self._store, self._author.id, row.child, self._split.name)
+        if any(run.lamport > attestation.entry.lamport for run in runs):
             return None
         self.states[row.id] = State.CONFIRMED
         return row, attestation.comparison

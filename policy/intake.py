@@ -100,7 +100,7 @@ def check_claim(claim: Claim, *, tracks: Mapping[str, str]) -> Waiting | Rejecte
 
     1. It is about a track of the challenge, and about two different programs.
     2. It claims a gain, and its mean is the mean of its differences.
-    3. Its programs are here, and the child passes the static screen.
+    3. Its programs are here, and both pass the static screen.
     4. Its parent has a lineage.
     5. Every trial that it names is here, is by the same author, and says what the claim says it does.
     """
@@ -118,8 +118,9 @@ def check_claim(claim: Claim, *, tracks: Mapping[str, str]) -> Waiting | Rejecte
     # 3
     if claim.child_program is None or claim.parent_program is None:
         return Waiting("its programs have not arrived")
-    if (refusal := screen_program(claim.child_program)) is not None:
-        return Rejected(f"its program is refused: {refusal}")
+    for whose, text in (("child", claim.child_program), ("parent", claim.parent_program)):
+        if (refusal := screen_program(text)) is not None:
+            return Rejected(f"its {whose} program is refused: {refusal}")
     # 4
     if not claim.parent_known:
         return Waiting("its parent's lineage has not arrived")

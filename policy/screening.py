@@ -7,7 +7,9 @@ answer is a sentence for the program's author.
 import ast
 import warnings
 
-PROGRAM_BYTES_MAX = 64 * 1024
+from ledger.statements import PROGRAM_BYTES_MAX
+
+DEPTH_MAX = 100  # of the syntax tree; what walks a tree by recursion must not be ended by a stranger's
 CONTRACT = {"build": 2, "train": 2}  # function to number of positional parameters
 
 
@@ -21,6 +23,8 @@ def screen_program(program: bytes) -> str | None:
             tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # MemoryError: the parser's nesting limit
         return f"it is not Python in UTF-8: {error}"
+    if _deeper_than(tree, DEPTH_MAX):
+        return f"it is nested more than {DEPTH_MAX} levels deep"
     defined = {item.name: item.args for item in tree.body if isinstance(item, ast.FunctionDef)}
     for name, parameters in CONTRACT.items():
         if name not in defined:
@@ -29,3 +33,12 @@ def screen_program(program: bytes) -> str | None:
         if len(arguments.posonlyargs) + len(arguments.args) != parameters:
             return f"{name} does not take {parameters} arguments"
     return None
+
+
+def _deeper_than(tree: ast.AST, limit: int) -> bool:
+    level = [tree]
+    for _ in range(limit):
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+        if not level:
+            return False
+    return True

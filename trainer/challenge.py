@@ -39,7 +39,7 @@ class CorpusRef(_Part, frozen=True, kw_only=True):
 class Split(_Part, frozen=True, kw_only=True):
     """Which documents validate: those whose keyed hash of (salt, document id) falls in the lowest share."""
 
-    public_salt: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+    public_salt: Annotated[str, Meta(pattern="^[0-9a-f]{32}$", max_length=32)]
     validation_share: Annotated[float, Meta(gt=0, lt=1)] = 0.1
 
 
@@ -56,7 +56,7 @@ class Track(_Part, frozen=True, kw_only=True):
 
 
 class Challenge(_Part, frozen=True, kw_only=True):
-    name: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9-]{0,62}$")]
+    name: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9-]{0,62}$", max_length=63)]
     evaluator: Annotated[int, Meta(ge=EVALUATOR_VERSION, le=EVALUATOR_VERSION)] = EVALUATOR_VERSION
     founder: PeerId
     tokenizer: Literal["bytes"] = "bytes"

@@ -16,6 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ledger.statements import BPB_MAX
+
 CHUNK_BYTES = 4 * 2**20  # of float32 logits; in float64 with the intermediate arrays about five times that
 
 _LOGIT_BYTES = 4
@@ -55,7 +57,10 @@ def score(rows: Sequence[bytes], order: Sequence[int], vocab_size: int, read: Ca
         nats[start : start + len(chunk)] = _nats(logits, chunk)
     if read(1):
         raise InvalidLogits(f"more logits than the {len(targets) * position_bytes} bytes that the rows need")
-    return Score(math.fsum(nats.tolist()) / math.log(2) / len(targets), len(targets))
+    bits_per_byte = math.fsum(nats.tolist()) / math.log(2) / len(targets)
+    if bits_per_byte > BPB_MAX:
+        raise InvalidLogits(f"{bits_per_byte:.3g} bits per byte are no score: the limit is {BPB_MAX:.3g}")
+    return Score(bits_per_byte, len(targets))
 
 
 def _nats(logits: NDArray[np.float32], targets: NDArray[np.uint8]) -> NDArray[np.float64]:

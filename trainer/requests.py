@@ -12,10 +12,9 @@ from typing import Annotated, BinaryIO
 import msgspec
 from msgspec import Meta, Struct
 
-from ledger.statements import Measurement, Name, Seed
+from ledger.statements import PROGRAM_BYTES_MAX, Measurement, Name, Seed
 from trainer.challenge import CHALLENGE_BYTES_MAX
 
-PROGRAM_BYTES_MAX = 64 * 1024
 FRAME_BYTES_MAX = 256 * 1024
 HEADER_BYTES = 4
 

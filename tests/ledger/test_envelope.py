@@ -82,6 +82,15 @@ def test_a_payload_of_another_type_and_no_signature_at_all(signed: Signed) -> No
         open_envelope(bytes(envelope.ENVELOPE_BYTES_MAX + 1))
 
 
+def test_a_key_id_is_bounded_before_it_is_decoded(signed: Signed) -> None:
+    parts = msgspec.msgpack.decode(signed.envelope)
+    parts["signatures"][0]["keyid"] = "z" * 60_000
+    with pytest.raises(BadStatement, match="malformed envelope"):
+        open_envelope(msgspec.msgpack.encode(parts))
+    with pytest.raises(BadStatement, match="60000 characters"):
+        public_key("z" * 60_000)
+
+
 def test_exact_bytes_are_kept(signed: Signed, tmp_path: Path) -> None:
     assert open_envelope(signed.envelope) == signed
     store = examples.new_store(tmp_path)

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from ledger import queries
+from ledger.envelope import seal
 from ledger.errors import AmbiguousId, UnknownId
 from ledger.store import Store
 
@@ -49,6 +50,27 @@ def test_lineage_runs_from_the_baseline_through_to_what_was_built_on_it(store: S
     below = [(step.depth, step.discovery.id) for step in queries.descendants(store, first.id)]
     assert below == [(0, first.id), (1, second.id), (2, third.id), (1, branch.id)]
     assert queries.descendants(store, "bafkreinothing") == []
+
+
+def test_nobody_becomes_an_ancestor_by_claiming_it(store: Store) -> None:
+    stranger, one = examples.author(store, 3), examples.author(store, 1)
+    examples.state_discovery(stranger, BASELINE, FIRST)  # earlier, but nobody built on it
+    first = examples.state_discovery(one, BASELINE, FIRST)
+    examples.state_adoption(one, FIRST, first)
+    second = examples.state_discovery(one, FIRST, SECOND)
+    assert [row.id for row in queries.ancestors(store, second.id)] == [first.id, second.id]
+
+
+def test_entries_of_a_newer_version_are_listed(store: Store) -> None:
+    by = examples.author(store)
+    signed = examples.state_adoption(by, BASELINE)
+    payload = msgspec.json.decode(msgspec.msgpack.decode(signed.envelope)["payload"])
+    payload["predicateType"] = "urn:waggle:adoption:v2"
+    payload["predicate"]["entry"] |= {"seq": 1, "prev": signed.id, "lamport": 9}
+    store.add(seal(examples.key(1), msgspec.json.encode(payload)))
+    line = queries.log(store)[-1]
+    assert line.kind == "urn:waggle:adoption:v2"
+    assert "does not know" in line.summary
 
 
 def test_a_claimed_cycle_ends(store: Store) -> None:

@@ -68,6 +68,8 @@ def change(path: str, value: Any) -> Any:
         change("_type", "https://in-toto.io/Statement/v0.1"),
         change("subject", []),
         change("subject.0.digest", {"sha256": "B" * 64}),
+        change("subject.0.digest", {"sha256": "b" * 64 + "\n"}),
+        change("predicateType", "urn:waggle:discovery:v1\n"),
         change("predicateType", "discovery"),
         change("predicate.surprise", 1),
         change("predicate.track", 5),
@@ -83,6 +85,7 @@ def change(path: str, value: Any) -> Any:
         change("predicate.entry.feed", "other"),
         change("predicate.comparison.p_value", 1.5),
         change("predicate.comparison.noise", -0.1),
+        change("predicate.comparison.differences", [-1.7e308, -1.7e308, -1.7e308]),
         change("predicate.comparison.seeds", [0, 1]),
         change("predicate.comparison.seeds", [0, 0, 1]),
         change("predicate.comparison.split", "private"),
@@ -118,7 +121,7 @@ def test_an_unknown_type_is_kept_as_opaque(discovery: Signed) -> None:
     payload["predicateType"] = "urn:waggle:retraction:v1"
     statement = decode(json.dumps(payload).encode())
     assert isinstance(statement.body, Opaque)
-    assert statement.kind == "retraction"
+    assert statement.kind == "urn:waggle:retraction:v1"
     assert statement.entry == discovery.statement.entry
 
 

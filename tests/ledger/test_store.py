@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.envelope import open_envelope
+from ledger.envelope import open_envelope, peer_id, seal
 from ledger.errors import BadStatement, BrokenChain, Equivocation, LedgerDamaged, LedgerError, UnknownBlob
-from ledger.store import BLOB_BYTES_MAX, Store, readable
+from ledger.feed import next_entry
+from ledger.statements import Adoption, encode
+from ledger.store import BLOB_BYTES_MAX, PEERS_REMEMBERED_MAX, Store, readable
 
 
 def test_own_entries_form_a_chain_and_the_clock_advances(tmp_path: Path) -> None:
@@ -107,6 +109,40 @@ def test_programs_that_discoveries_name_are_wanted_until_they_are_here(tmp_path:
     assert store.missing_blobs(10) == [child]
     store.put_blob(b"child")
     assert store.missing_blobs(10) == []
+
+
+def test_an_author_who_names_what_nobody_has_does_not_hide_the_others(tmp_path: Path) -> None:
+    store = examples.new_store(tmp_path)
+    spammer, honest = examples.author(store, 1), examples.author(store, 2)
+    body = examples.discovery_body(spammer, "0" * 64, "1" * 64)
+    with store.batch():
+        for number in range(300):
+            spammer.append("main", f"{number:064x}", body)
+    examples.state_discovery(honest, "0" * 64, "f" * 64)
+    assert "f" * 64 in store.missing_blobs(4)
+
+
+def test_a_clock_that_nobody_counted_to_does_not_silence_the_others(tmp_path: Path) -> None:
+    store = examples.new_store(tmp_path)
+    key = examples.key(3)
+    me = peer_id(key.public_key())
+    entry = next_entry(None, clock=2**53 - 2, challenge=examples.CHALLENGE, author=me, feed="main", recorded_at="")
+    adoption = Adoption(entry=entry, track="t", previous=None, discovery=None, reason="", comparison=None)
+    assert store.add(seal(key, encode("a" * 64, adoption)))
+    by = examples.author(store)
+    first = examples.state_adoption(by, "a" * 64)
+    second = examples.state_adoption(by, "a" * 64)
+    assert first.statement.entry.lamport < second.statement.entry.lamport < 2**52
+
+
+def test_peers_are_remembered_up_to_a_bound(tmp_path: Path) -> None:
+    store = examples.new_store(tmp_path)
+    for number in range(PEERS_REMEMBERED_MAX + 5):
+        store.remember_peer(f"peer {number}", "an address")
+    store.remember_peer("peer 6", "another address")
+    assert len(store.peers()) == PEERS_REMEMBERED_MAX
+    assert "peer 4" not in store.peers()
+    assert store.peers()["peer 6"] == "another address"
 
 
 def fill(path: Path) -> None:

@@ -170,7 +170,8 @@ def test_a_second_node_on_one_home(home: Path, running: list[Started]) -> None:
     "bad", ["nonsense", "/ip4/127.0.0.1/tcp/4141", "/ip4/127.0.0.1/udp/1/p2p/x", "/ip4/999.0.0.1/tcp/1"]
 )
 def test_an_address_that_cannot_be_joined(home: Path, bad: str) -> None:
-    assert "/p2p/" in refused(waggle("start", "--home", home, "--join", bad))  # the message shows a good one
+    for place in (home, home.with_name("new")):  # the message shows a good one
+        assert "/p2p/" in refused(waggle("start", "--home", place, "--join", bad))
 
 
 def test_places_that_cannot_be_listened_on(home: Path) -> None:
@@ -219,6 +220,10 @@ def test_ids_that_name_no_entry_or_several(home: Path) -> None:
     shared = next(a[:8] for a, b in pairwise(ids) if a[:8] == b[:8])
     assert "ambiguous" in refused(waggle("ledger", "show", shared, "--home", home))
     assert "not a discovery" in refused(waggle("ledger", "lineage", ids[0], "--home", home))
+
+
+def test_a_place_that_cannot_be_written(text: Path) -> None:
+    assert "/dev/null" in refused(waggle("init", "--home", "/dev/null/home", "--corpus", text))
 
 
 def test_without_a_challenge(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from ledger.envelope import peer_id
 from ledger.errors import LedgerDamaged
 from ledger.store import Store
 from node.errors import UserError
-from node.home import Home, baseline_program, found_challenge
-from trainer.challenge import ChallengeError
-from trainer.corpus import CorpusError
+from node.home import Home, baseline_program, found_challenge, usable_salt
+from trainer.challenge import ChallengeError, Track
+from trainer.corpus import Corpus, CorpusError, Document, split, validation_rows
 
 
 @pytest.fixture
@@ -80,6 +80,29 @@ def test_a_bad_corpus_leaves_nothing_behind(tmp_path: Path) -> None:
         found_challenge(home, "test", [tmp_path / "absent.txt"], 1.0)
     assert not home.is_initialised()
     assert not home.ledger_file.exists()
+
+
+def test_what_cannot_be_a_challenge_leaves_no_home(tmp_path: Path, text: Path) -> None:
+    home = Home(tmp_path / "home")
+    with pytest.raises(ChallengeError, match="name"):
+        found_challenge(home, "My Challenge", [text], 1.0)
+    tiny = tmp_path / "tiny.txt"
+    tiny.write_text("One line.\n")
+    with pytest.raises(UserError, match="too small"):
+        found_challenge(home, "test", [tiny], 1.0)
+    assert not home.is_initialised()
+    found_challenge(home, "test", [text], 1.0)
+
+
+def test_every_salt_that_is_drawn_gives_both_sides() -> None:
+    """Of a few documents many salts put none into validation."""
+    corpus = Corpus(tuple(Document(f"{n}", b"%d " % n * 3000) for n in range(12)))
+    track = Track(baseline="0" * 64, eval_bytes=1024)
+    for _ in range(30):
+        salt = usable_salt(corpus, 0.1, {"t": track})
+        training, validation = split(corpus, salt, 0.1)
+        assert training
+        assert validation_rows(validation, track.seq_len, track.eval_bytes)
 
 
 def test_what_is_wrong_with_a_home_is_said(home: Home, tmp_path: Path) -> None:

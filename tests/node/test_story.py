@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from ledger import queries
+from ledger.author import Author
 from ledger.envelope import Signed
 from ledger.statements import Discovery, Entry
 from ledger.store import Store
@@ -71,21 +72,29 @@ def test_a_story_without_its_programs_says_so(store: Store) -> None:
 def test_lineage_is_a_tree_from_the_baseline(store: Store, found: Signed) -> None:
     by = examples.author(store, 1)
     below = examples.state_discovery(by, found.statement.subject, "c" * 64)
-    lines = shown(story.lineage_tree(store, found.id)).splitlines()
+    row = queries.discovery(store, found.id)
+    assert row is not None
+    lines = shown(story.lineage(store, found.id, {row.parent})).splitlines()
     assert lines[0].startswith("baseline ")
     assert found.id[:16] in lines[1]
     assert below.id[:16] in lines[2]
     assert lines[2].index("bafkrei") > lines[1].index("bafkrei")
+    assert shown(story.lineage(store, below.id, ())).startswith("program of unknown origin")
 
 
 def test_a_peers_text_cannot_act_on_the_terminal(store: Store) -> None:
-    by = examples.author(store)
+    by = Author(store, examples.key(1), now=lambda: "[/z]\x1b[2J")
     evidence = examples.comparison(by, "a" * 64, "b" * 64, examples.GAIN)
     parent, child = store.put_blob(HOSTILE.encode()), store.put_blob(b"plain")
 
     def body(entry: Entry) -> Discovery:
         return Discovery(
-            entry=entry, track="cpu", parent=parent, hypothesis=HOSTILE, proposer="x\x1b[1m", comparison=evidence
+            entry=entry,
+            track="cpu\x1b[/y]",
+            parent=parent,
+            hypothesis=HOSTILE,
+            proposer="x\x1b[1m[/x]",
+            comparison=evidence,
         )
 
     found = by.append("main", child, body)
@@ -93,7 +102,7 @@ def test_a_peers_text_cannot_act_on_the_terminal(store: Store) -> None:
     assert row is not None
     for what in (
         story.discovery_story(store, row),
-        story.lineage_tree(store, found.id),
+        story.lineage(store, found.id, ()),
         story.log_table(queries.log(store)),
     ):
         text = shown(what)

@@ -16,17 +16,18 @@ from node.errors import UserError
 from node.home import Home
 from node.joining import fetch_challenge
 from trainer.challenge import Challenge, CorpusRef, Split, Track
+from trainer.corpus import Corpus, Document
 
 PATIENCE_S = 60.0
 BASELINE = program(0.0)
-CORPUS = b"a corpus, which no scripted trial looks into"
+CORPUS = Corpus(tuple(Document(f"{number}.txt", b"%d " % number * 1000) for number in range(200)))
 
 
 def new_challenge(name: str) -> Challenge:
     return Challenge(
         name=name,
         founder=peer_id(examples.key(1).public_key()),
-        corpus=CorpusRef(digest=examples.digest(CORPUS.decode()), bytes=len(CORPUS), documents=2),
+        corpus=CorpusRef(digest=CORPUS.digest(), bytes=CORPUS.text_bytes, documents=len(CORPUS.documents)),
         split=Split(public_salt="0" * 32),
         tracks={examples.TRACK: Track(baseline=examples.digest(BASELINE.decode()))},
     )
@@ -52,7 +53,7 @@ class Swarm:
 
     def found(self, name: str, challenge: str = "test") -> Home:
         home = Home(self._folder / name)
-        home.settle(new_challenge(challenge), {"corpus": CORPUS, "baseline": BASELINE})
+        home.settle(new_challenge(challenge), {CORPUS.digest(): CORPUS.packed(), "baseline": BASELINE})
         return home
 
     async def start(self, name: str, join: tuple[str, ...] = (), trials: int | None = None) -> tuple[Store, str]:
@@ -104,7 +105,7 @@ async def test_a_late_joiner_with_nothing_but_an_address_gets_everything(tmp_pat
         await swarm.until(lambda: one.heads().items() <= two.heads().items() and not two.missing_blobs(1))
         joined = Home(tmp_path / "b")
         assert joined.challenge() == home.challenge()
-        assert joined.store(joined.challenge()).blob(home.challenge().corpus.digest) == CORPUS
+        assert joined.store(joined.challenge()).blob(home.challenge().corpus.digest) == CORPUS.packed()
         assert joined.private_split() != home.private_split()
         nursery.cancel_scope.cancel()
 
@@ -119,4 +120,31 @@ async def test_a_home_of_another_challenge_is_refused_by_name(tmp_path: Path) ->
         await swarm.until(lambda: bool(swarm.refusals))
         assert "another swarm" in str(swarm.refusals[0])
         assert not {author for author, _ in one.heads()} & {author for author, _ in two.heads()}
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_node_that_went_back_to_a_backup_hears_of_its_past_before_it_speaks(tmp_path: Path) -> None:
+    async with trio.open_nursery() as nursery:
+        swarm = Swarm(nursery, tmp_path)
+        home = swarm.found("a")
+        backup = home.ledger_file.read_bytes()
+        one, address = await swarm.start("a", trials=12)
+        await swarm.until(lambda: any(line.startswith("done") for line in swarm.lines))
+        two, _ = await swarm.start("b", (address,), trials=1)
+        await swarm.until(lambda: one.heads().items() <= two.heads().items() and not two.missing_blobs(1))
+        past = one.heads()
+        one.close()
+        nursery.cancel_scope.cancel()
+    for file in tmp_path.glob("a/ledger.db*"):
+        file.unlink()
+    home.ledger_file.write_bytes(backup)
+    async with trio.open_nursery() as nursery:
+        swarm = Swarm(nursery, tmp_path)
+        _, other = await swarm.start("b", trials=1)
+        again, _ = await swarm.start("a", (other,), trials=1)
+        await swarm.until(lambda: len([line for line in swarm.lines if line.startswith("done")]) == 2)
+        me = peer_id(home.key().public_key())
+        assert again.head(me, "trials") != past[me, "trials"]
+        assert all(again.entry(head.id) is not None for head in past.values())
+        assert not swarm.refusals
         nursery.cancel_scope.cancel()

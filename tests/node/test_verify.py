@@ -13,7 +13,7 @@ from scripted import NOISE, ScriptedLane, program
 from ledger import queries
 from ledger.author import Author
 from ledger.envelope import Signed, open_envelope
-from ledger.statements import Attestation, Discovery
+from ledger.statements import PROGRAM_BYTES_MAX, Attestation, Discovery
 from ledger.store import Store
 from node.adoption import Adopter
 from node.home import SplitChoice
@@ -211,7 +211,26 @@ async def test_a_discovery_waits_for_what_has_not_arrived(tmp_path: Path) -> Non
     assert two.verifier.states[found.id] is State.RECEIVED
     assert "have not arrived" in two.verifier.reasons[found.id]
     two.receive(one.store)
+    assert two.verifier.next() is None  # looked at again only when something is heard
+    two.verifier.hear()
     assert two.verifier.next() is not None
+    assert found.id not in two.verifier.reasons
+
+
+async def test_programs_that_cannot_be_read_end_nobody(tmp_path: Path) -> None:
+    """A stranger's deep, binary or enormous text is in the ledger, with trials that name it."""
+    stranger, two = Side(tmp_path / "a", 1), Side(tmp_path / "b", 2, program(0.3))
+    deep = program(0.1) + b"x = 1" + b" + 1" * 500 + b"\n"
+    for text in (deep, b"\xff\xfe", b"#" * (PROGRAM_BYTES_MAX + 1)):
+        odd = stranger.store.put_blob(text)
+        examples.state_discovery(stranger.author, stranger.baseline, odd)
+        child = stranger.store.put_blob(program(0.2) + b"# on " + odd.encode())
+        examples.state_discovery(stranger.author, odd, child)
+    two.receive(stranger.store)
+    assert two.verifier.next() is None
+    assert set(two.verifier.states.values()) == {State.REJECTED}
+    assert two.lane.requests == []
+    assert await discover(two)
 
 
 async def test_a_claim_that_contradicts_its_records_costs_no_run(tmp_path: Path) -> None:

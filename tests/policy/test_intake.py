@@ -92,7 +92,8 @@ def test_claims_that_contradict_themselves(ledger: Ledger) -> None:
     )
     assert "mean of its differences" in reason(ledger.judge(ledger.claim(evidence(mean=-0.5))))
     assert "does not claim a gain" in reason(ledger.judge(ledger.claim(evidence(mean=0.1))))
-    assert "is refused" in reason(ledger.judge(ledger.claim(child_program=b"print('no contract')")))
+    assert "child program is refused" in reason(ledger.judge(ledger.claim(child_program=b"print('no contract')")))
+    assert "parent program is refused" in reason(ledger.judge(ledger.claim(parent_program=bytes(70_000))))
 
 
 def test_a_fabricated_difference(ledger: Ledger) -> None:

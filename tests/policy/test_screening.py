@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ledger.statements import PROGRAM_BYTES_MAX
 from node.home import baseline_program
-from policy.screening import PROGRAM_BYTES_MAX, screen_program
+from policy.screening import screen_program
 
 SOUND = b"def build(vocab_size, seq_len): ...\ndef train(model, task): ...\n"
 
@@ -24,6 +25,7 @@ def test_sound_programs_pass() -> None:
         (b"# coding: latin-1\n# \xe9\n" + SOUND, "not Python in UTF-8"),
         (b"x = " + b"(" * 5000, "not Python"),
         (b"x = " + b"-" * 60000 + b"1", "not Python"),
+        (SOUND + b"x = 1" + b" + 1" * 500, "levels deep"),
         (b"def train(model, task): ...", "does not define build"),
         (b"def build(vocab_size, seq_len): ...", "does not define train"),
         (SOUND + b"def train(model): ...", "train does not take 2"),

@@ -7,10 +7,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ledger.statements import Measurement
+from ledger.statements import PROGRAM_BYTES_MAX, Measurement
 from trainer.challenge import Challenge, CorpusRef, Split, Track
 from trainer.corpus import Corpus, Document
-from trainer.requests import PROGRAM_BYTES_MAX, TrialRequest
+from trainer.requests import TrialRequest
 from trainer.trial import ImpossibleTrial, run_trial
 
 SALT = b"0123456789abcdef"
