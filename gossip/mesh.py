@@ -208,7 +208,7 @@ class Mesh:
         return kept
 
     async def _fetch_blobs(self, peer: str, absent: set[str]) -> None:
-        """Fetch programs that entries name and that are not here. `absent` collects those that this peer cannot give."""
+        """Fetch programs that entries name and that are not here. `absent` collects what this peer cannot give."""
         missing = self._store.missing_blobs(limits.BLOBS_MISSING_MAX)
         wanted = [digest for digest in missing if digest not in absent and digest not in self._fetching]
         if not wanted:
