@@ -51,7 +51,7 @@ async def test_a_late_joiner_knowing_one_address_gets_everything(make_node: Make
     founder = await make_node().start()
     corpus = bytes(range(256)) * 12_000  # 3 MB: many chunks
     corpus_digest = founder.store.put_blob(corpus)
-    founder.discover(b"parent", b"child" * 50_000)
+    founder.discover(b"parent", b"child" * 12_000)
     for number in range(450):  # more than one page
         founder.state("trials" if number % 2 else "main")
 
