@@ -90,11 +90,12 @@ def init(home_path: Path, corpus: tuple[Path, ...], name: str, budget: float) ->
     "--join", multiple=True, metavar="MULTIADDR", help="Address of a peer, ending in /p2p/ID; may be repeated."
 )
 @click.option("--trials", type=click.IntRange(min=1), help="Stop after about this many trials.")
-def start(home_path: Path, listen: str | None, join: tuple[str, ...], trials: int | None) -> None:
+@click.option("--observe", is_flag=True, help="Hold, serve and gossip the ledger, and run no program.")
+def start(home_path: Path, listen: str | None, join: tuple[str, ...], trials: int | None, observe: bool) -> None:
     """Run a node: research, publish, re-verify what others publish, adopt what holds."""
     from node.app import Options, run_node  # libp2p takes a second to import; no other command needs it
 
-    options = Options(home=home_path, listen=listen, join=join, trials=trials)
+    options = Options(home=home_path, listen=listen, join=join, trials=trials, observe=observe)
     trio.run(partial(run_node, options, _log_line))
 
 

@@ -12,7 +12,7 @@ class NodeStatus(Struct, kw_only=True):
     pid: int
     peer: str  # own peer id
     challenge: str
-    track: str
+    track: str = ""  # of an observer, none
     listen: str = ""  # where it was asked to listen, with the port that it got
     addresses: list[str] = []  # where others can dial it
     peers: list[str] = []  # connected now

@@ -21,6 +21,8 @@ from node.home import Home
 
 PATIENCE_S = 90.0
 WAGGLE = (sys.executable, "-m", "node.cli")
+_HIDE = f'mount --bind /dev/null {shutil.which("bwrap")} && exec "$@"'
+WITHOUT_BUBBLEWRAP = ("unshare", "--map-root-user", "--mount", "sh", "-c", _HIDE, "sh")
 
 
 def waggle(*arguments: str | Path, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
@@ -56,10 +58,10 @@ def home(tmp_path: Path, text: Path) -> Path:
 class Started:
     """A running `waggle start`, whose lines can be waited for."""
 
-    def __init__(self, *arguments: str | Path) -> None:
+    def __init__(self, *arguments: str | Path, before: tuple[str, ...] = ()) -> None:
         self.lines: list[str] = []
         self.process = subprocess.Popen(
-            [*WAGGLE, "start", *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            [*before, *WAGGLE, "start", *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
         assert self.process.stdout is not None
         self._out = self.process.stdout
@@ -159,6 +161,19 @@ def test_a_joiner_without_a_challenge_says_what_it_waits_for(tmp_path: Path, run
     assert node.end(signal.SIGINT) == 0
 
 
+def test_an_observer_serves_the_ledger_without_a_sandbox(home: Path, tmp_path: Path, running: list[Started]) -> None:
+    observer = Started("--home", home, "--observe", before=WITHOUT_BUBBLEWRAP)
+    running.append(observer)
+    observer.line("observing")
+    joiner = Started("--home", tmp_path / "B", "--observe", "--join", observer.address())
+    running.append(joiner)
+    joiner.line("fetched the corpus")
+    joiner.line("peer synced")
+    assert json.loads(waggle("status", "--home", home, "--json").stdout)["entries"] == {}  # it states nothing
+    assert joiner.end(signal.SIGINT) == 0
+    assert observer.end(signal.SIGINT) == 0
+
+
 def test_a_second_node_on_one_home(home: Path, running: list[Started]) -> None:
     node = Started("--home", home)
     running.append(node)
@@ -231,12 +246,11 @@ def test_without_a_challenge(tmp_path: Path) -> None:
         assert "waggle init" in refused(waggle(*command, "--home", tmp_path / "nowhere"))
 
 
-@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare (util-linux) to hide bubblewrap")
 def test_without_bubblewrap(home: Path) -> None:
-    hide = f'mount --bind /dev/null {shutil.which("bwrap")} && exec "$@"'
-    without = ("unshare", "--map-root-user", "--mount", "sh", "-c", hide, "sh")
     for command in (("start",), ("trial", __file__)):
-        assert "install the package bubblewrap" in refused(waggle(*command, "--home", home, before=without))
+        message = refused(waggle(*command, "--home", home, before=WITHOUT_BUBBLEWRAP))
+        assert "install the package bubblewrap" in message
+        assert command != ("start",) or "--observe" in message
 
 
 def test_one_trial(home: Path, tmp_path: Path) -> None:

@@ -65,9 +65,9 @@ class Swarm:
             await fetch_challenge(transport, home, join, self._report)
         challenge = home.challenge()
         store = home.store(challenge)
-        node = Node(home, challenge, store, transport, ScriptedLane(), self._report, self._refuse)
+        node = Node(home, challenge, store, transport, self._report, self._refuse)
         await self._nursery.start(node.serve, join)
-        self._nursery.start_soon(node.work, trials)
+        self._nursery.start_soon(node.work_on, ScriptedLane(), trials)
         return store, transport.addresses()[0]
 
     async def until(self, condition: Callable[[], bool]) -> None:
