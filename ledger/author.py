@@ -11,10 +11,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ledger.envelope import Signed, peer_id, seal
 from ledger.feed import next_entry
-from ledger.statements import Adoption, Attestation, Discovery, Entry, Feed, Trial, encode
+from ledger.statements import Adoption, Attestation, Discovery, Entry, Feed, Reveal, Trial, encode
 from ledger.store import Store
 
-OwnBody = Trial | Discovery | Attestation | Adoption
+OwnBody = Trial | Discovery | Attestation | Adoption | Reveal
 
 
 def utc_now() -> str:

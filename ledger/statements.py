@@ -26,6 +26,7 @@ PROTOCOL = 1
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PAYLOAD_BYTES_MAX = 64 * 1024  # a discovery with 30 pairs takes about 6 KiB
 PROGRAM_NAME = "train.py"
+SALT_NAME = "salt"  # the subject of a reveal
 PROGRAM_BYTES_MAX = 64 * 1024  # of source
 PAIRS_MAX = 64  # of one comparison
 BPB_MAX = 1e6  # a score past it says nothing more, and sums of scores stay finite
@@ -83,6 +84,16 @@ class Hardware(_Record, frozen=True, kw_only=True):
     torch: Name
 
 
+class Audit(_Record, frozen=True, kw_only=True):
+    """What the prefix-only audit of an `ok` trial saw: costs of targets, from prefixes minus as they were scored."""
+
+    cuts: Count
+    targeted: Count  # of `cuts`; the others are uniform
+    tolerance_bits: Annotated[float, Meta(ge=0)]  # of one difference
+    largest_bits: Annotated[float, Meta(ge=0)]  # of all differences, without sign
+    mean_bits: Bits  # over the uniform cuts; positive where seeing the whole row helped
+
+
 class Measurement(_Record, frozen=True, kw_only=True):
     """What one trial gave. Only status `ok` carries a score: a failure is never a number."""
 
@@ -97,12 +108,15 @@ class Measurement(_Record, frozen=True, kw_only=True):
     validation_sha256: Sha256 | None  # of the evaluated rows, in canonical order
     program_lines: Count
     hardware: Hardware
+    audit: Audit | None = None  # with status ok only
     reason: Annotated[str, Meta(max_length=8000)] = ""  # why not ok; ends with the sanitised end of the log
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.status == "ok") != (self.val_bpb is not None):
             raise ValueError("a score goes with status ok, and with no other")
+        if self.status != "ok" and self.audit is not None:
+            raise ValueError("an audit that was passed goes with status ok, and with no other")
 
 
 class Comparison(_Record, frozen=True, kw_only=True):
@@ -169,6 +183,17 @@ class Adoption(_Record, frozen=True, kw_only=True):
     comparison: Comparison | None  # with the incumbent before, where that was not the discovery's parent
 
 
+class Reveal(_Record, frozen=True, kw_only=True):
+    """The author's private split, now that it is no longer used: the salt behind `private:` and the subject.
+
+    Whoever has the corpus can then make the split, and run again what the author's verdicts on it rest on. The digest
+    of the subject is the commitment, so a reader of in-toto statements can check it too.
+    """
+
+    entry: Entry
+    salt: Annotated[str, Meta(pattern="^([0-9a-f]{2}){1,64}\\Z")]  # hex
+
+
 class Opaque(Struct, frozen=True, kw_only=True):
     """A statement of a type that this version does not know; its body stays in the payload."""
 
@@ -176,13 +201,14 @@ class Opaque(Struct, frozen=True, kw_only=True):
     predicate_type: str
 
 
-Body = Trial | Discovery | Attestation | Adoption | Opaque
+Body = Trial | Discovery | Attestation | Adoption | Reveal | Opaque
 
-_TYPES: dict[str, type[Trial] | type[Discovery] | type[Attestation] | type[Adoption]] = {
+_TYPES: dict[str, type[Trial] | type[Discovery] | type[Attestation] | type[Adoption] | type[Reveal]] = {
     "urn:waggle:trial:v1": Trial,
     "urn:waggle:discovery:v1": Discovery,
     "urn:waggle:attestation:v1": Attestation,
     "urn:waggle:adoption:v1": Adoption,
+    "urn:waggle:reveal:v1": Reveal,
 }
 _URNS = {kind: urn for urn, kind in _TYPES.items()}
 
@@ -230,11 +256,21 @@ class Statement(Struct, frozen=True):
         return _URNS[type(self.body)].split(":")[2]
 
 
-def encode(subject: str, body: Trial | Discovery | Attestation | Adoption) -> bytes:
+def opens(commitment: str, salt: bytes) -> bool:
+    """Whether `salt` is what a split's name, `private:` and a SHA-256, commits to."""
+    return commitment == commit(salt)
+
+
+def commit(salt: bytes) -> str:
+    """The name of the private split by `salt`: a commitment that says nothing about it until it is revealed."""
+    return "private:" + hashlib.sha256(salt).hexdigest()
+
+
+def encode(subject: str, body: Trial | Discovery | Attestation | Adoption | Reveal) -> bytes:
     """The payload bytes of a statement about `subject`; what is signed and what its id is made of."""
     document: dict[str, Any] = {
         "_type": STATEMENT_TYPE,
-        "subject": [{"name": PROGRAM_NAME, "digest": {"sha256": subject}}],
+        "subject": [{"name": SALT_NAME if isinstance(body, Reveal) else PROGRAM_NAME, "digest": {"sha256": subject}}],
         "predicateType": _URNS[type(body)],
         "predicate": body,
     }

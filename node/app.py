@@ -86,7 +86,8 @@ async def run_node(options: Options, report: Report) -> None:
                 if options.observe:
                     node.report("observing: this node holds and serves the ledger, and runs no program")
                     await trio.sleep_forever()
-                async with open_lane(challenge, home.corpus_path(challenge, store)) as lane:
+                corpus, tokenizer = home.corpus_path(challenge, store), home.tokenizer_path(challenge, store)
+                async with open_lane(challenge, corpus, tokenizer) as lane:
                     await node.work_on(lane, options.trials)
                 stop.cancel()
         if failures:

@@ -1,7 +1,7 @@
 """The command `waggle`: parses, calls, prints. Whatever can go wrong arrives here as an error that explains itself.
 
 Exit codes: 0 done · 1 the demo found nothing, or the environment failed · 2 wrong usage or something to mend ·
-3 a trial that ended in another status than ok · 130 interrupted.
+3 a trial (or one of a comparison) that ended in another status than ok · 130 interrupted.
 """
 
 import sqlite3
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TextIO
 
 import click
 import msgspec
@@ -20,17 +20,28 @@ from rich.console import Console
 from gossip.errors import GossipError
 from ledger import queries
 from ledger.errors import LedgerError
+from ledger.statements import PAIRS_MAX
 from ledger.store import Store, readable
+from node import corpora, story
 from node import status as node_status
-from node import story
 from node.errors import NodeFailure, UserError
 from node.home import CPU_TRACK, Home, found_challenge
 from trainer.challenge import ChallengeError
-from trainer.corpus import CorpusError
+from trainer.corpus import SHARED_BYTES_MAX, CorpusError
 from trainer.sandbox.command import SandboxUnavailable
+from trainer.tokens import TokenizerError
 
-MENDABLE = (UserError, GossipError, LedgerError, ChallengeError, CorpusError, SandboxUnavailable, OSError)
-KINDS = ("trial", "discovery", "attestation", "adoption")
+MENDABLE = (
+    UserError,
+    GossipError,
+    LedgerError,
+    ChallengeError,
+    CorpusError,
+    TokenizerError,
+    SandboxUnavailable,
+    OSError,
+)
+KINDS = ("trial", "discovery", "attestation", "adoption", "reveal")
 
 home_option = click.option(
     "--home",
@@ -41,6 +52,11 @@ home_option = click.option(
     help="Folder of the node: key, ledger, challenge.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+field_option = click.option(
+    "--field", default="text", show_default=True, help="Field of JSON lines, or column of Parquet, that holds the text."
+)
+track_option = click.option("--track", default=CPU_TRACK, show_default=True)
+program_argument = partial(click.argument, type=click.Path(path_type=Path, exists=True, dir_okay=False))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "WAGGLE"})
@@ -57,9 +73,11 @@ def waggle() -> None:
 @click.option(
     "--corpus",
     multiple=True,
-    type=click.Path(path_type=Path),
-    help="Text file or folder to train on; may be repeated. Default: the Python standard library's own sources.",
+    metavar="PATH|URL",
+    help="Text to train on: a text file, folder, .jsonl, .jsonl.gz, .jsonl.zst or .parquet, or https://…#sha256=HEX; "
+    "may be repeated. Default: the Python standard library's own sources.",
 )
+@field_option
 @click.option("--name", default="standard", show_default=True, help="Name of the challenge, in a-z, 0-9 and -.")
 @click.option(
     "--budget",
@@ -68,13 +86,24 @@ def waggle() -> None:
     show_default=True,
     help="CPU seconds that a program may train.",
 )
-def init(home_path: Path, corpus: tuple[Path, ...], name: str, budget: float) -> None:
+@click.option(
+    "--tokenizer",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Byte-level BPE file of the tokenizers library, pinned by the challenge. Default: bytes are the tokens.",
+)
+def init(
+    home_path: Path, corpus: tuple[str, ...], field: str, name: str, budget: float, tokenizer: Path | None
+) -> None:
     """Make a challenge and an identity of your own."""
-    home = Home(home_path)
-    challenge = found_challenge(home, name, corpus, budget)
+    home, file = Home(home_path), None if tokenizer is None else tokenizer.read_bytes()
+    with corpora.progress_bars(Console(stderr=True)) as report:
+        challenge = found_challenge(home, name, corpus, budget, field=field, tokenizer=file, progress=report)
     text = challenge.corpus
+    packed_bytes = home.corpus_file(text.digest).stat().st_size
     click.echo(f"challenge {challenge.name} {challenge.digest()}")
     click.echo(f"corpus    {text.documents} documents, {text.bytes / 1e6:.1f} MB of text, {text.digest[:12]}")
+    if packed_bytes > SHARED_BYTES_MAX:
+        click.echo(f"note      {corpora.unshareable(packed_bytes)}")
     click.echo(f"you are   {challenge.founder}")
     click.echo(f"home      {home.path}; now: waggle start --home {home.path}")
 
@@ -104,16 +133,51 @@ def _log_line(line: str) -> None:
 
 
 @waggle.command()
-@click.argument("program", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@program_argument("program")
 @home_option
-@click.option("--track", default=CPU_TRACK, show_default=True)
+@track_option
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
+@click.option(
+    "--budget",
+    type=click.FloatRange(min=0, min_open=True, max=86400),
+    help="CPU seconds that it may train, instead of the track's.",
+)
+@click.option(
+    "--split",
+    type=click.Choice(("public", "private")),
+    default="public",
+    show_default=True,
+    help="Evaluate on everybody's validation text, or on this node's own.",
+)
+@click.option(
+    "--no-screen", is_flag=True, help="Skip the static screen, to test the sandbox itself; never the sandbox."
+)
+@click.option(
+    "--log",
+    "log_file",
+    type=click.File("w", encoding="utf-8", lazy=False),
+    help="File for the end of what the program printed while it trained, without control characters.",
+)
 @json_option
-def trial(program: Path, home_path: Path, track: str, seed: int, as_json: bool) -> None:
-    """Train PROGRAM once in a sandbox and evaluate it on the public split. Nothing is recorded."""
-    from node.single import run_single_trial
+def trial(
+    program: Path,
+    home_path: Path,
+    track: str,
+    seed: int,
+    budget: float | None,
+    split: Literal["public", "private"],
+    no_screen: bool,
+    log_file: TextIO | None,
+    as_json: bool,
+) -> None:
+    """Train PROGRAM once in a sandbox and evaluate it. Nothing is recorded."""
+    from node.single import TrialOptions, read_program, run_single_trial
 
-    measurement = trio.run(run_single_trial, Home(home_path), program.read_bytes(), track, seed)
+    options = TrialOptions(track, seed, budget, split, screen=not no_screen)
+    measured = trio.run(run_single_trial, Home(home_path), read_program(program), options)
+    measurement = measured.measurement
+    if log_file is not None:
+        click.echo(measured.log, file=log_file)
     if as_json:
         click.echo(msgspec.json.encode(measurement))
     elif measurement.val_bpb is None:
@@ -125,6 +189,34 @@ def trial(program: Path, home_path: Path, track: str, seed: int, as_json: bool) 
             f"{measurement.peak_memory_bytes / 2**20:.0f} MiB)"
         )
     sys.exit(0 if measurement.status == "ok" else 3)
+
+
+@waggle.command()
+@program_argument("a", metavar="A.py")
+@program_argument("b", metavar="B.py")
+@home_option
+@track_option
+@click.option(
+    "--seeds", type=click.IntRange(2, PAIRS_MAX), default=3, show_default=True, help="Pairs, each with its seed."
+)
+@json_option
+def compare(a: Path, b: Path, home_path: Path, track: str, seeds: int, as_json: bool) -> None:
+    """Run A and B in pairs on the public split: mean difference, interval and p-value. Nothing is recorded."""
+    from node.compare import compare_programs, outcome_line, pair_line
+    from node.single import read_program
+
+    compared = trio.run(
+        compare_programs,
+        Home(home_path),
+        read_program(a),
+        read_program(b),
+        track,
+        seeds,
+        lambda pair: None if as_json else click.echo(pair_line(pair)),
+    )
+    failed = compared.failure is not None
+    click.echo(msgspec.json.encode(compared) if as_json else outcome_line(compared), err=failed and not as_json)
+    sys.exit(3 if failed else 0)
 
 
 @waggle.command()
@@ -159,6 +251,39 @@ def status(home_path: Path, as_json: bool) -> None:
                 click.echo(f"waits      {discovery[: story.ID_SHOWN]}  {story.plain(reason)}")
         score = "" if now.incumbent_bpb is None else f", {now.incumbent_bpb:.4f} bpb on the public split"
         click.echo(f"incumbent  {now.incumbent or 'none yet'}{score}")
+
+
+@waggle.group()
+def corpus() -> None:
+    """The text that is trained on."""
+
+
+@corpus.command("info")
+@click.argument("sources", nargs=-1, metavar="[PATH|URL]...")
+@home_option
+@field_option
+@json_option
+def corpus_info(sources: tuple[str, ...], home_path: Path, field: str, as_json: bool) -> None:
+    """Size, near duplicates and split of a home's corpus, or of what `init --corpus` would make of PATHs."""
+    if sources:
+        with corpora.progress_bars(Console(stderr=True)) as report:
+            found = corpora.info_of_sources(sources, field, report)
+    else:
+        found = corpora.info_of_home(Home(home_path))
+    click.echo(msgspec.json.encode(found) if as_json else "\n".join(map(story.plain, corpora.lines(found))))
+
+
+@waggle.command()
+@home_option
+@json_option
+def doctor(home_path: Path, as_json: bool) -> None:
+    """What this machine has of what a node needs, and what to do about the rest."""
+    from node.doctor import doctor as examine
+    from node.doctor import exit_status, lines
+
+    findings = examine(home_path)
+    click.echo(msgspec.json.encode(findings) if as_json else "\n".join(lines(findings)))
+    sys.exit(exit_status(findings))
 
 
 @waggle.group()

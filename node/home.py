@@ -2,9 +2,10 @@
 
 challenge.toml    what the swarm works on; written last, so a home without it is unfinished
 identity.key      the node's private key, mode 0600
-private.salt      the salt of the node's private split, mode 0600
+private.salt      the salts of the node's private splits (salts.py), mode 0600
 ledger.db         all signed statements and the blobs that they name
-corpus/           the corpus unpacked from its blob, for the runner
+corpus/           the packed corpus, and a tokenizer, under their digests, for the runner
+downloads/        what a corpus is being made of; gone when it is made
 incumbent/        git working tree of the program that the node builds on
 status.json       what a running node is doing, for `waggle status`
 lock              held by the running node
@@ -23,13 +24,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ledger.envelope import peer_id
 from ledger.queries import counts
+from ledger.statements import commit
 from ledger.store import Store
 from node.errors import UserError
-from node.identity import load_or_create_key, write_secret
-from trainer.challenge import Challenge, CorpusRef, Split, Track, from_canonical, load
-from trainer.corpus import Corpus, from_paths, split, standard_library, validation_rows
+from node.identity import load_or_create_key
+from node.salts import SALT_BYTES, Salts
+from trainer.challenge import Challenge, CorpusRef, Split, TokenizerRef, Track, from_canonical, load
+from trainer.corpus import SHARED_BYTES_MAX, Corpus, Progress, prepare, silent, split
+from trainer.tokens import BpeTokens, ByteTokens, Tokenizer, rows, tokenizer_for
 
-SALT_BYTES = 16
 SALTS_DRAWN_MAX = 100
 VALIDATION_SHARE = 0.1  # of the documents
 CPU_TRACK = "cpu-quick"
@@ -49,6 +52,7 @@ class Home:
         self.path = path
         self.challenge_file = path / "challenge.toml"
         self.ledger_file = path / "ledger.db"
+        self.corpora = path / "corpus"
         self.incumbent = path / "incumbent"
         self.status_file = path / "status.json"
 
@@ -83,22 +87,57 @@ class Home:
 
     def private_split(self) -> SplitChoice:
         """This node's own split, which nobody else can fit a program to; its name commits to the salt."""
-        path = self.path / "private.salt"
-        salt = path.read_bytes() if path.exists() else b""
-        if len(salt) != SALT_BYTES:
-            raise UserError(
-                f"{path} is damaged: {len(salt)} bytes instead of {SALT_BYTES}. Put its backup in its place, or use "
-                "another --home."
-            )
-        return SplitChoice("private:" + hashlib.sha256(salt).hexdigest(), salt)
+        salt = self.salts().current()
+        return SplitChoice(commit(salt), salt)
+
+    def salts(self) -> Salts:
+        """The node's private salts. Raises `UserError` if their file is missing or damaged.
+
+        Drawing a new one, which `Salts.use` does when it is due, reads the whole corpus.
+        """
+
+        def draw() -> bytes:
+            challenge = self.challenge()
+            store = self.store(challenge)
+            corpus = Corpus.open(self.corpus_path(challenge, store))
+            file = self.tokenizer_path(challenge, store)
+            tokenizer = tokenizer_for(challenge, None if file is None else file.read_bytes())
+            store.close()
+            return usable_salt(corpus, challenge.split.validation_share, challenge.tracks, tokenizer)
+
+        return Salts(self.path / "private.salt", draw)
+
+    def corpus_file(self, digest: str) -> Path:
+        """Where the packed corpus of this digest lies, if it is there."""
+        return self.corpora / digest
 
     def corpus_path(self, challenge: Challenge, store: Store) -> Path:
-        """The packed corpus as a file, taken out of the ledger once."""
-        path = self.path / "corpus" / challenge.corpus.digest
+        """The packed corpus as a file, taken out of the ledger once if it is not there.
+
+        Raises `UserError` if it is in neither: one that was too large for the ledger was removed.
+        """
+        path = self.corpus_file(challenge.corpus.digest)
         if not path.exists():
-            path.parent.mkdir(exist_ok=True)
+            if not store.has_blob(challenge.corpus.digest):
+                raise UserError(
+                    f"{path} is gone, and it was too large to be kept in the ledger. Copy it from a backup or another "
+                    "home of this challenge."
+                )
+            self.corpora.mkdir(exist_ok=True)
             unfinished = path.with_suffix(".new")
             unfinished.write_bytes(store.blob(challenge.corpus.digest))
+            unfinished.rename(path)
+        return path
+
+    def tokenizer_path(self, challenge: Challenge, store: Store) -> Path | None:
+        """The challenge's tokenizer as a file, taken out of the ledger once; None where bytes are the tokens."""
+        if challenge.tokenizer == "bytes":
+            return None
+        path = self.corpora / challenge.tokenizer.digest
+        if not path.exists():
+            self.corpora.mkdir(exist_ok=True)
+            unfinished = path.with_suffix(".new")
+            unfinished.write_bytes(store.blob(challenge.tokenizer.digest))
             unfinished.rename(path)
         return path
 
@@ -130,7 +169,9 @@ class Home:
     def settle(self, challenge: Challenge, blobs: Mapping[str, bytes]) -> None:
         """Make this the home of a challenge, with the blobs that it names. All of it, or a home still unfinished.
 
-        Raises `UserError` if it is already the home of one.
+        A corpus that is not among the blobs lies in its file already, and is checked.
+
+        Raises `UserError` if it is already the home of one, or the corpus is another.
         """
         if self.is_initialised():
             raise UserError(
@@ -139,11 +180,17 @@ class Home:
             )
         self.path.mkdir(parents=True, exist_ok=True)
         self.key()
-        salt = usable_salt(
-            Corpus.unpack(blobs[challenge.corpus.digest]), challenge.split.validation_share, challenge.tracks
-        )
-        if not (self.path / "private.salt").exists():
-            write_secret(self.path / "private.salt", salt)
+        packed = blobs.get(challenge.corpus.digest)
+        if packed is not None:
+            corpus = Corpus.unpack(packed)
+        else:
+            corpus = Corpus.open(self.corpus_file(challenge.corpus.digest))
+            if corpus.digest() != challenge.corpus.digest:
+                raise UserError(f"{self.corpus_file(challenge.corpus.digest)} has another digest. Copy it again.")
+        file = None if challenge.tokenizer == "bytes" else blobs.get(challenge.tokenizer.digest)
+        tokenizer = tokenizer_for(challenge, file)
+        salt = usable_salt(corpus, challenge.split.validation_share, challenge.tracks, tokenizer)
+        Salts.create(self.path / "private.salt", salt)
         self._discard_unfinished_ledger()
         store = Store.create(self.ledger_file, challenge.digest())
         store.put_blob(challenge.canonical())
@@ -174,7 +221,7 @@ def baseline_program() -> bytes:
     return files("trainer.programs").joinpath("cpu_quick.py").read_bytes()
 
 
-def usable_salt(corpus: Corpus, validation_share: float, tracks: Mapping[str, Track]) -> bytes:
+def usable_salt(corpus: Corpus, validation_share: float, tracks: Mapping[str, Track], tokenizer: Tokenizer) -> bytes:
     """A random salt under which the corpus gives training and validation text for every track.
 
     Of a small corpus some salts put nothing, or everything, on one side. Raises `UserError` if none can be found.
@@ -183,9 +230,10 @@ def usable_salt(corpus: Corpus, validation_share: float, tracks: Mapping[str, Tr
     for _ in range(SALTS_DRAWN_MAX):
         salt = secrets.token_bytes(SALT_BYTES)
         try:
-            _, validation = split(corpus, salt, validation_share)
+            _, validation = split(corpus, salt, validation_share, training_bytes_max=0)  # of no use here
+            tokens = [tokenizer.encode(text) for text in validation]
             for track in tracks.values():
-                validation_rows(validation, track.seq_len, track.eval_bytes)
+                rows(tokens, track.seq_len, track.eval_bytes, tokenizer.byte_lengths)
         except ValueError as error:
             reason = str(error)
         else:
@@ -193,25 +241,44 @@ def usable_salt(corpus: Corpus, validation_share: float, tracks: Mapping[str, Tr
     raise UserError(f"the corpus is too small to be split into training and validation text: {reason}")
 
 
-def found_challenge(home: Home, name: str, paths: Sequence[Path], budget_cpu_s: float) -> Challenge:
-    """Make a challenge of one's own over text files (or the embedded default) and settle in it.
+def found_challenge(
+    home: Home,
+    name: str,
+    sources: Sequence[str | Path],
+    budget_cpu_s: float,
+    *,
+    field: str = "text",
+    tokenizer: bytes | None = None,
+    progress: Progress = silent,
+) -> Challenge:
+    """Make a challenge of one's own over text (or the embedded default) and settle in it.
+
+    `sources` are paths, and URLs with a digest; `field` is the one that holds the text in files of records.
+    `tokenizer` is a byte-level BPE file of the `tokenizers` library; bytes are the tokens where none is given.
 
     Raises `UserError` if the home is taken or the text too little, `CorpusError` for text that cannot be used,
-    `ChallengeError` for a name that cannot be one.
+    `TokenizerError` for such a file, `ChallengeError` for a name that cannot be one.
     """
     if home.is_initialised():
         home.settle(home.challenge(), {})  # raises, before a long build
-    corpus = from_paths(paths) if paths else standard_library()
-    packed, baseline = corpus.packed(), baseline_program()
+    pinned = None if tokenizer is None else BpeTokens(tokenizer)
+    path, written = prepare(sources, home.corpora, field=field, downloads=home.path / "downloads", progress=progress)
+    baseline = baseline_program()
     tracks = {CPU_TRACK: Track(baseline=hashlib.sha256(baseline).hexdigest(), budget_cpu_s=budget_cpu_s)}
-    salt = usable_salt(corpus, VALIDATION_SHARE, tracks)
+    salt = usable_salt(Corpus.open(path), VALIDATION_SHARE, tracks, pinned or ByteTokens())
     challenge = Challenge(
         name=name,
         founder=peer_id(home.key().public_key()),
-        corpus=CorpusRef(digest=corpus.digest(), bytes=corpus.text_bytes, documents=len(corpus.documents)),
+        tokenizer="bytes" if tokenizer is None else TokenizerRef(digest=hashlib.sha256(tokenizer).hexdigest()),
+        corpus=CorpusRef(digest=written.digest, bytes=written.text_bytes, documents=written.documents),
         split=Split(public_salt=salt.hex(), validation_share=VALIDATION_SHARE),
         tracks=tracks,
     )
     challenge = from_canonical(challenge.canonical())  # what nobody could read, we do not write
-    home.settle(challenge, {challenge.corpus.digest: packed, tracks[CPU_TRACK].baseline: baseline})
+    blobs = {tracks[CPU_TRACK].baseline: baseline}
+    if challenge.tokenizer != "bytes" and tokenizer is not None:
+        blobs[challenge.tokenizer.digest] = tokenizer
+    if written.packed_bytes <= SHARED_BYTES_MAX:
+        blobs[written.digest] = path.read_bytes()
+    home.settle(challenge, blobs)
     return challenge

@@ -72,8 +72,10 @@ async def _exactly(stream: trio.abc.ReceiveStream, count: int) -> bytes:
 
 
 @asynccontextmanager
-async def open_lane(challenge: Challenge, corpus: Path) -> AsyncIterator[RunnerLane]:
+async def open_lane(challenge: Challenge, corpus: Path, tokenizer: Path | None) -> AsyncIterator[RunnerLane]:
     """A runner ready for trials of `challenge`, killed with all its sandboxes at the end of the block.
+
+    `corpus` and `tokenizer` are the files that the challenge names; None where bytes are the tokens.
 
     Raises `NodeFailure` if it cannot work, with its reason.
     """
@@ -85,7 +87,10 @@ async def open_lane(challenge: Challenge, corpus: Path) -> AsyncIterator[RunnerL
     )
     try:
         lane = RunnerLane(process)
-        reply = await lane.ask(Setup(challenge=challenge.canonical(), corpus_path=str(corpus.resolve())))
+        files = {"corpus_path": str(corpus.resolve())}
+        if tokenizer is not None:
+            files["tokenizer_path"] = str(tokenizer.resolve())
+        reply = await lane.ask(Setup(challenge=challenge.canonical(), **files))
         if not isinstance(reply, Ready):
             raise NodeFailure(f"the runner cannot work: {reply.reason if isinstance(reply, Failed) else reply}")
         yield lane

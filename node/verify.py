@@ -4,16 +4,20 @@ What is to be done is read from the ledger each time (discoveries of others with
 lost by a restart, and nothing depends on the order in which entries and blobs arrive.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping
+
+import trio
 
 from ledger import queries
 from ledger.author import Author
 from ledger.envelope import Signed
 from ledger.queries import DiscoveryRow
-from ledger.statements import Attestation, Comparison, Discovery, Verdict
+from ledger.statements import Attestation, Comparison, Discovery, Reveal, Verdict, commit
 from ledger.store import Store
 from node.adoption import Adopter
 from node.home import SplitChoice
+from node.salts import Salts
 from node.workbench import Compared, Workbench, seeds_of
 from policy.evidence import Decision
 from policy.intake import Claim, Move, Rejected, State, Waiting, advance, check_claim
@@ -31,12 +35,12 @@ class Verifier:
         author: Author,
         bench: Workbench,
         adopter: Adopter,
-        split: SplitChoice,
+        salts: Salts,
         tracks: Mapping[str, str],
         report: Callable[[str], None],
     ) -> None:
         self._store, self._author, self._bench, self._adopter = store, author, bench, adopter
-        self._split, self._tracks, self._report = split, tracks, report
+        self._salts, self._tracks, self._report = salts, tracks, report
         self.states: dict[str, State] = {}  # of the discoveries met since the start, by id
         self.reasons: dict[str, str] = {}  # why one waits or was rejected
         self._news = True
@@ -111,7 +115,7 @@ class Verifier:
         row = queries.discovery(self._store, attestation.discovery)
         if row is None or attestation.verdict != "confirmed" or attestation.comparison is None:
             return None
-        runs = queries.trials(self._store, self._author.id, row.child, self._split.name)
+        runs = queries.trials(self._store, self._author.id, row.child, attestation.comparison.split)
         if any(run.lamport > attestation.entry.lamport for run in runs):
             return None
         self.states[row.id] = State.CONFIRMED
@@ -119,15 +123,32 @@ class Verifier:
 
     def _seeds(self, row: DiscoveryRow, against: str) -> tuple[int, ...]:
         """This node's own: nobody else knows the salt that they come from."""
-        return seeds_of(self._split.salt, row.id.encode(), against.encode())
+        return seeds_of(self._salts.current(), row.id.encode(), against.encode())
+
+    def _split(self) -> SplitChoice:
+        salt = self._salts.current()
+        return SplitChoice(commit(salt), salt)
+
+    def _reveal(self) -> list[Signed]:
+        """State the salts that have served their time, so that others can run again what our verdicts rest on."""
+        return [self._reveal_one(salt) for salt in self._salts.unrevealed()]
+
+    def _reveal_one(self, salt: bytes) -> Signed:
+        subject = hashlib.sha256(salt).hexdigest()
+        reveal = self._author.append("main", subject, lambda entry: Reveal(entry=entry, salt=salt.hex()))
+        self._salts.mark_revealed(salt)
+        self._report(f"revealed the private split {subject[:8]}, which has served its time")
+        return reveal
 
     async def step(self, row: DiscoveryRow, noise: float) -> list[Signed]:
         """Run a queued discovery's comparison here and conclude; the statements to publish."""
         self._move(row.id, Move.START)
         self._report(f"verifying discovery {row.id[:16]} of {row.author[-8:]}, claimed {row.mean:+.4f} bpb")
         try:
+            await trio.to_thread.run_sync(self._salts.use)  # a new one is tried on the whole corpus first
+            revealed = self._reveal()
             seeds = self._seeds(row, "parent")
-            comparing = self._bench.comparing(row.parent, row.child, seeds, self._split, noise, give_up_early=False)
+            comparing = self._bench.comparing(row.parent, row.child, seeds, self._split(), noise, give_up_early=False)
             compared = await comparing.run()
             verdict, move, reason = _verdict(row, compared)
             attestation = self._author.append(
@@ -143,8 +164,8 @@ class Verifier:
         self._move(row.id, move)
         self._report(f"{verdict} discovery {row.id[:16]}: {reason}")
         if verdict != "confirmed" or compared.comparison is None:
-            return [attestation]
-        return [attestation, *await self.consider(row, compared.comparison, noise)]
+            return [*revealed, attestation]
+        return [*revealed, attestation, *await self.consider(row, compared.comparison, noise)]
 
     async def consider(self, row: DiscoveryRow, confirmation: Comparison, noise: float) -> list[Signed]:
         """Adopt a confirmed discovery if it beats the incumbent on the same private split."""
@@ -154,7 +175,7 @@ class Verifier:
             return []
         if self._adopter.incumbent != row.parent:
             seeds, incumbent = self._seeds(row, "incumbent"), self._adopter.incumbent
-            comparing = self._bench.comparing(incumbent, row.child, seeds, self._split, noise, give_up_early=True)
+            comparing = self._bench.comparing(incumbent, row.child, seeds, self._split(), noise, give_up_early=True)
             with_incumbent = await comparing.run()
             if with_incumbent.decision is not Decision.BETTER:
                 self._move(row.id, Move.DECLINE)

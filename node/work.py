@@ -52,7 +52,7 @@ class Work:
         self._adopter = Adopter(store, author, IncumbentTree(home.incumbent), self._track, report)
         self._research = Research(store, author, self._bench, self._adopter, Evolve(), self._public, report)
         tracks = {name: track.baseline for name, track in challenge.tracks.items()}
-        self._verifier = Verifier(store, author, self._bench, self._adopter, home.private_split(), tracks, report)
+        self._verifier = Verifier(store, author, self._bench, self._adopter, home.salts(), tracks, report)
 
     def hear(self) -> None:
         """Entries or blobs have arrived."""

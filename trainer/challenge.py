@@ -18,6 +18,7 @@ from ledger.statements import PeerId, Sha256
 EVALUATOR_VERSION = 1
 CHALLENGE_BYTES_MAX = 64 * 1024
 VOCAB_SIZE_BYTES = 256
+TOKENIZER_BYTES_MAX = 16 * 2**20  # of a tokenizer's file
 
 
 class ChallengeError(ValueError):
@@ -34,6 +35,12 @@ class CorpusRef(_Part, frozen=True, kw_only=True):
     digest: Sha256
     bytes: Annotated[int, Meta(ge=1)]  # of text, without names and packing
     documents: Annotated[int, Meta(ge=2)]
+
+
+class TokenizerRef(_Part, frozen=True, kw_only=True):
+    """A byte-level BPE tokenizer (tokens.py), by the SHA-256 of its file."""
+
+    digest: Sha256
 
 
 class Split(_Part, frozen=True, kw_only=True):
@@ -59,7 +66,7 @@ class Challenge(_Part, frozen=True, kw_only=True):
     name: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9-]{0,62}$", max_length=63)]
     evaluator: Annotated[int, Meta(ge=EVALUATOR_VERSION, le=EVALUATOR_VERSION)] = EVALUATOR_VERSION
     founder: PeerId
-    tokenizer: Literal["bytes"] = "bytes"
+    tokenizer: Literal["bytes"] | TokenizerRef = "bytes"
     corpus: CorpusRef
     split: Split
     tracks: Annotated[dict[str, Track], Meta(min_length=1, max_length=64)]

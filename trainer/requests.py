@@ -16,6 +16,8 @@ from ledger.statements import PROGRAM_BYTES_MAX, Measurement, Name, Seed
 from trainer.challenge import CHALLENGE_BYTES_MAX
 
 FRAME_BYTES_MAX = 256 * 1024
+LOG_CHARACTERS_MAX = 10_000
+FilePath = Annotated[str, Meta(min_length=1, max_length=4096)]
 HEADER_BYTES = 4
 
 
@@ -28,10 +30,11 @@ class _Message(Struct, frozen=True, forbid_unknown_fields=True, tag=True):
 
 
 class Setup(_Message, frozen=True):
-    """What to work on: canonical form of the challenge, and the file with its packed corpus."""
+    """What to work on: canonical form of the challenge, the file with its packed corpus, and its tokenizer's if any."""
 
     challenge: Annotated[bytes, Meta(max_length=CHALLENGE_BYTES_MAX)]
-    corpus_path: Annotated[str, Meta(min_length=1, max_length=4096)]
+    corpus_path: FilePath
+    tokenizer_path: FilePath | None = None
 
 
 class TrialRequest(_Message, frozen=True):
@@ -55,6 +58,7 @@ class Ready(_Message, frozen=True):
 
 class Measured(_Message, frozen=True):
     measurement: Measurement
+    log: Annotated[str, Meta(max_length=LOG_CHARACTERS_MAX)] = ""  # sanitised end of what the training printed
 
 
 class Failed(_Message, frozen=True):

@@ -15,10 +15,12 @@ import select
 import signal
 import sys
 import threading
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from trainer.challenge import Challenge, ChallengeError, from_canonical
+from trainer.challenge import Challenge, ChallengeError, Track, from_canonical
 from trainer.corpus import Corpus, CorpusError
 from trainer.requests import (
     Failed,
@@ -33,9 +35,13 @@ from trainer.requests import (
     read_body,
 )
 from trainer.sandbox.command import SandboxUnavailable
+from trainer.sandbox.pool import Pool
 from trainer.sandbox.preflight import preflight
-from trainer.trial import ImpossibleTrial, run_trial
+from trainer.sandbox.process import Sandbox
+from trainer.tokens import Tokenizer, TokenizerError, tokenizer_for
+from trainer.trial import ImpossibleTrial, Mode, Start, run_trial, start_sandbox
 
+WAITING: dict[Mode, int] = {"train": 1, "eval": 2}  # a trial's training; its evaluation and its audit
 EXIT_STDIN_ENDED = 0
 EXIT_UNUSABLE = 1
 
@@ -58,36 +64,66 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> int:
         setup = decode_request(body)
         if not isinstance(setup, Setup):
             raise FrameError("the first message has to be a Setup")
-        challenge, corpus = load(setup)
+        challenge, corpus, tokenizer = load(setup)
         answer(Ready(preflight()))
-        while (body := read_body(requests)) is not None:
-            request = decode_request(body)
-            if not isinstance(request, TrialRequest):
-                raise FrameError("after Setup every message has to be a TrialRequest")
-            answer(trial(request, challenge, corpus))
+        with ExitStack() as stack:
+            start = _warm(stack)
+            while (body := read_body(requests)) is not None:
+                request = decode_request(body)
+                if not isinstance(request, TrialRequest):
+                    raise FrameError("after Setup every message has to be a TrialRequest")
+                answer(trial(request, challenge, corpus, tokenizer, start))
     except (FrameError, UnusableSetup, SandboxUnavailable) as error:
         answer(Failed(str(error)))
         return EXIT_UNUSABLE
     return EXIT_STDIN_ENDED
 
 
-def load(setup: Setup) -> tuple[Challenge, Corpus]:
-    """Challenge and corpus of a setup, checked against each other. Raises `UnusableSetup`."""
+def load(setup: Setup) -> tuple[Challenge, Corpus, Tokenizer]:
+    """Challenge, corpus and tokenizer of a setup, checked against each other. Raises `UnusableSetup`."""
     try:
         challenge = from_canonical(setup.challenge)
-        corpus = Corpus.unpack(Path(setup.corpus_path).read_bytes())
-    except (ChallengeError, CorpusError) as error:
+        corpus = Corpus.open(Path(setup.corpus_path))  # maps it: it may be larger than memory
+        file = None if setup.tokenizer_path is None else _read(setup.tokenizer_path)
+        tokenizer = tokenizer_for(challenge, file)
+    except (ChallengeError, CorpusError, TokenizerError) as error:
         raise UnusableSetup(str(error)) from error
     except OSError as error:
-        raise UnusableSetup(f"{setup.corpus_path}: {error.strerror}: fetch the corpus again") from error
+        raise UnusableSetup(f"{setup.corpus_path}: {error.strerror}: fetch it again") from error
     if corpus.digest() != challenge.corpus.digest:
         raise UnusableSetup(f"{setup.corpus_path} is not the challenge's corpus: fetch {challenge.corpus.digest} again")
-    return challenge, corpus
+    return challenge, corpus, tokenizer
 
 
-def trial(request: TrialRequest, challenge: Challenge, corpus: Corpus) -> Reply:
+def _read(path: str) -> bytes:
     try:
-        return Measured(run_trial(request, challenge, corpus))
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UnusableSetup(f"{path}: {error.strerror}: fetch it again") from error
+
+
+def _warm(stack: ExitStack) -> Start:
+    """Gives sandboxes that have imported torch already; those that wait end with the stack.
+
+    They are started here, by the main thread: a sandbox dies with the thread that spawned it.
+    """
+    pools: dict[tuple[Mode, Track], Pool] = {}
+
+    def start(mode: Mode, track: Track) -> Sandbox:
+        if (mode, track) not in pools:
+            pools[mode, track] = stack.enter_context(Pool(partial(start_sandbox, mode, track), WAITING[mode]))
+        return pools[mode, track].take()
+
+    return start
+
+
+def trial(
+    request: TrialRequest, challenge: Challenge, corpus: Corpus, tokenizer: Tokenizer, start: Start = start_sandbox
+) -> Reply:
+    logs: list[str] = []
+    try:
+        measurement = run_trial(request, challenge, corpus, tokenizer, start=start, log=logs.append)
+        return Measured(measurement, "".join(logs))
     except (ImpossibleTrial, SandboxUnavailable) as error:
         return Failed(str(error))
 

@@ -3,22 +3,27 @@ ours.
 
 From the parent on stdin, integers big-endian:
 
-    u32 n, n bytes   JSON: seed, threads, vocab_size, seq_len, budget_cpu_s, batch_rows, sizes (of the two parts)
-    two parts        train: the training text, and int64 little-endian offsets of its documents
-                     eval: weights as torch.save wrote them, and the rows, `seq_len` bytes each
+    u32 n, n bytes   JSON: seed, threads, vocab_size, token_bytes, seq_len, sizes (of the two parts), and for
+                     train: budget_cpu_s
+                     eval: groups ([rows, tokens of each] in turn), batch_positions, last_only
+    two parts        train: the training tokens, and int64 little-endian offsets of its documents
+                     eval: weights as torch.save wrote them, and the rows of all groups, end to end
                                                         ── here the stub answers with one byte, "R"
     u32 n, n bytes   the program's source; the budget runs from here on
 
 To the parent on descriptor FD, after "R" and until end of file:
 
     train            the state dict, as torch.save writes it
-    eval             for each row in the order received, float32 little-endian logits (seq_len, vocab_size)
+    eval             for each row in the order received, float32 little-endian logits (its tokens, vocab_size), or
+                     with last_only those after its last token (vocab_size,)
 
+Tokens are uint8 or int32 little-endian, as token_bytes (1 or 4) says.
 Neither answer carries a length: the parent knows how much it wants, or takes what comes up to its bound. After end of
 file the stub lives on until its stdin closes, so that the parent can read the final CPU time of a living process.
 The program shares this process and can change anything in it; the parent's trust ends where the source is sent.
 
-Exit status: 0 done, 1 the program raised (traceback on stderr), 3 it ran out of memory.
+Exit status: 0 done, 1 the program raised (traceback on stderr), 3 it ran out of memory, 4 its logits have no such
+shape or type as the contract says.
 """
 
 import contextlib
@@ -42,14 +47,20 @@ import torch
 READY = b"R"
 EXIT_RAISED = 1
 EXIT_OUT_OF_MEMORY = 3
+EXIT_WRONG_LOGITS = 4
+_TOKEN_TYPES = {1: torch.uint8, 4: torch.int32}
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+class WrongLogits(Exception):
+    """What the model returns is not logits of the shape and type that the contract says."""
 
 
 @dataclass
 class Task:
     """What a program is given to train on."""
 
-    tokens: torch.Tensor  # (n,) uint8, the training text; not to be written to
+    tokens: torch.Tensor  # (n,) uint8 or int32, the training text; not to be written to
     doc_starts: torch.Tensor  # (d,) int64, offsets into tokens, the first is 0
     vocab_size: int
     seq_len: int
@@ -111,10 +122,8 @@ def load_program() -> types.ModuleType:
 
 
 def train(header: dict[str, Any], out: int) -> None:
-    # The first optimiser would import this lazily, which takes longer than many a budget's first hundred steps.
-    importlib.import_module("torch._dynamo")
     text, starts = (receive(size) for size in header["sizes"])
-    tokens = torch.frombuffer(text, dtype=torch.uint8)
+    tokens = torch.frombuffer(text, dtype=_TOKEN_TYPES[header["token_bytes"]])
     doc_starts = torch.frombuffer(starts, dtype=torch.int64)
     vocab_size, seq_len, seed = header["vocab_size"], header["seq_len"], header["seed"]
     send(out, READY)
@@ -130,20 +139,31 @@ def train(header: dict[str, Any], out: int) -> None:
 
 def evaluate(header: dict[str, Any], out: int) -> None:
     weights, rows = (receive(size) for size in header["sizes"])
-    vocab_size, seq_len = header["vocab_size"], header["seq_len"]
-    tokens = torch.frombuffer(rows, dtype=torch.uint8).view(-1, seq_len)
+    tokens = torch.frombuffer(rows, dtype=_TOKEN_TYPES[header["token_bytes"]])
     send(out, READY)
     program = load_program()
-    model = program.build(vocab_size, seq_len)
+    model = program.build(header["vocab_size"], header["seq_len"])
     model.load_state_dict(torch.load(io.BytesIO(weights), map_location="cpu", weights_only=True))
     model.eval()
+    sizes = [count * length for count, length in header["groups"]]
     with torch.no_grad():
-        for batch in torch.split(tokens, header["batch_rows"]):
-            logits = model(batch.long())
-            expected = (len(batch), seq_len, vocab_size)
-            if tuple(logits.shape) != expected:
-                raise ValueError(f"the model gives logits of shape {tuple(logits.shape)} where {expected} is expected")
-            send(out, logits.to(torch.float32).contiguous().numpy().tobytes())
+        for group, (_, length) in zip(torch.split(tokens, sizes), header["groups"], strict=True):
+            for batch in torch.split(group.view(-1, length), max(1, header["batch_positions"] // length)):
+                logits = predict(model, batch.long(), header["vocab_size"])
+                if header["last_only"]:
+                    logits = logits[:, -1]
+                send(out, logits.to(torch.float32).contiguous().numpy().tobytes())
+
+
+def predict(model: torch.nn.Module, batch: torch.Tensor, vocab_size: int) -> torch.Tensor:
+    """Logits (B, T, V) of any floating-point type, for tokens (B, T) int64."""
+    logits = model(batch)
+    expected = (*batch.shape, vocab_size)
+    if not isinstance(logits, torch.Tensor) or not logits.is_floating_point():
+        raise WrongLogits(f"the model returns {type(logits).__name__} where floating-point logits are expected")
+    if tuple(logits.shape) != expected:
+        raise WrongLogits(f"the model gives logits of shape {tuple(logits.shape)} where {expected} is expected")
+    return logits
 
 
 def main() -> int:
@@ -151,6 +171,9 @@ def main() -> int:
     os.set_inheritable(out, False)
     os.environ.update(HOME="/scratch", TMPDIR="/tmp", USER="nobody", PATH="/usr/bin:/bin")
     mode = {"train": train, "eval": evaluate}[sys.argv[1]]
+    if mode is train:
+        # The first optimiser would import this lazily, which takes longer than many a budget's first hundred steps.
+        importlib.import_module("torch._dynamo")
     header = json.loads(receive_sized())
     torch.set_num_threads(header["threads"])
     random.seed(header["seed"])
@@ -162,6 +185,8 @@ def main() -> int:
         traceback.print_exc()
         out_of_memory = isinstance(error, MemoryError) or "can't allocate memory" in str(error)
         status = EXIT_OUT_OF_MEMORY if out_of_memory else EXIT_RAISED
+        if isinstance(error, WrongLogits):
+            status = EXIT_WRONG_LOGITS
     with contextlib.suppress(OSError):  # the program may have closed any of these
         sys.stdout.flush()
     with contextlib.suppress(OSError):

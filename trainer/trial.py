@@ -1,16 +1,27 @@
-"""One trial: train a program in a sandbox, evaluate its weights in a fresh one, and say what came of it.
+"""One trial: train a program in a sandbox, evaluate its weights in fresh ones, and say what came of it.
 
-1. Both sandboxes start, and import torch, at once. The evaluation's is idle while the training runs: nothing has been
-   sent to it, and it executes nothing of the program before it is.
+1. Sandboxes import torch before they are needed: the evaluation's while the training runs, the audit's while the
+   evaluation does. They are idle then: nothing has been sent to them, and they execute nothing of the program before.
 2. The training stub gets the text and answers with its ready byte. Nothing untrusted has run so far, so a failure up to
    here is this machine's (`SandboxUnavailable`) and no verdict on the program.
 3. The CPU time of the tree is read, the source is sent, and the budget runs: the program's imports, compilation,
    training and serialisation all count. The tree is killed when it passes budget and grace.
 4. The weights are opaque bytes here. They are never unpickled in this process.
-5. The evaluation stub gets weights, rows in random order without their last byte, then the source; evaluate.py scores
-   what it returns.
+5. The evaluation stub gets weights, rows in random order without their last token, then the source; evaluate.py scores
+   what it returns. The sandbox is killed.
+6. The audit's stub gets weights, one prefix of each row, then the source; audit.py compares.
 
-A program that fails is a measurement with a status and a reason, never a number and never an exception.
+Until its first logits an evaluation may use little CPU time. Otherwise a program could save the training text in its
+weights and go on training on it there. What it does later has to be the same in every call, or the audit shows it.
+
+A program that fails is a measurement with a status and a reason, never a number and never an exception:
+
+    crash           it raised or ended, in training or evaluation    timeout        wall time; or an endless evaluation
+    over_budget     CPU time, of the training or before the first    out_of_memory  resident memory, or an allocation
+                    logits of an evaluation                                         that the kernel refused
+    void            its logits are not finite, not of the right shape, or not those of the audit
+
+`refused` is for whoever screens programs before they come here.
 """
 
 import functools
@@ -22,19 +33,23 @@ import platform
 import random
 import struct
 import time
-from itertools import accumulate
+from collections.abc import Callable, Sequence
+from itertools import accumulate, groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ledger.statements import Hardware, Measurement, Status
-from trainer.challenge import VOCAB_SIZE_BYTES, Challenge, Track
-from trainer.corpus import Corpus, split, validation_rows
-from trainer.evaluate import InvalidLogits, MissingLogits, Score, inputs, score
+from ledger.statements import Audit, Hardware, Measurement, Status
+from trainer.audit import AuditFailed, draw, judge, ngram_bits, prefixes, targets, tolerance_bits
+from trainer.challenge import Challenge, Track
+from trainer.corpus import Corpus, split
+from trainer.evaluate import InvalidLogits, MissingLogits, Score, Tokens, inputs, row_nats, score, target_nats
 from trainer.requests import TrialRequest
 from trainer.sandbox.command import Limits, SandboxUnavailable
 from trainer.sandbox.process import LimitExceeded, Sandbox
+from trainer.tokens import ByteTokens, Tokenizer, rows
 
 WEIGHTS_BYTES_MAX = 256 * 2**20
 STARTUP_TIMEOUT_S = 120.0  # importing torch from a cold disk
@@ -44,14 +59,22 @@ WALL_FACTOR = 6.0  # a CPU second takes longer than a second on a busy machine, 
 WALL_EXTRA_S = 30.0
 EVALUATION_CPU_FACTOR = 2.0  # of the budget; a model trained for 10 s takes half a second for 64 KB
 EVALUATION_CPU_EXTRA_S = 20.0
+FIRST_LOGITS_SHARE = 0.02  # of the budget, that an evaluation may use before its first logits: building the model, …
+FIRST_LOGITS_CPU_S = 0.5  # … loading the weights and predicting one batch
 SPLITS_CACHED = 4  # public and private salt, and those before a rotation; each holds the training text once
 
 _STUB = Path(__file__).with_name("stub.py")
 _STUB_INSIDE = "/stub.py"
 _READY = b"R"
 _EXIT_OUT_OF_MEMORY = 3  # of the stub
-_BATCH_BYTES = 8 * 2**20  # of logits that the evaluation stub holds at once
+_EXIT_WRONG_LOGITS = 4  # of the stub
+_BATCH_BYTES = 2 * 2**20  # of logits that the evaluation stub holds at once
+_BYTE_TOKENS = ByteTokens()
 _BACKSTOP_CPU_S = 120.0  # RLIMIT_CPU counts from the start of the process, imports included
+
+
+Mode = Literal["train", "eval"]
+Start = Callable[[Mode, Track], Sandbox]
 
 
 class ImpossibleTrial(ValueError):
@@ -69,51 +92,76 @@ class _Failed(Exception):
 class _Prepared(NamedTuple):
     """A corpus under one salt, ready to be sent."""
 
-    tokens: bytes  # the training texts end to end
+    tokens: memoryview  # the training texts end to end, as bytes
     doc_starts: bytes  # int64 little-endian
-    rows: tuple[bytes, ...]  # of validation text, seq_len + 1 bytes each
+    rows: Tokens  # (N, seq_len + 1), of validation text
+    target_bytes: int  # that the targets of all rows stand for
+    surprise: NDArray[np.float32]  # (N, seq_len), bits that the audit's n-gram model pays
     validation_sha256: str
+
+
+class _Job(NamedTuple):
+    """What the steps of one trial share."""
+
+    request: TrialRequest
+    track: Track
+    vocab_size: int
+    prepared: _Prepared
+    wall_s: float
+    rng: random.Random
+
+
+class Evaluation(NamedTuple):
+    """What evaluation and audit of some weights gave; with status ok, and no other, there are score and audit."""
+
+    status: Status
+    reason: str = ""
+    score: Score | None = None
+    audit: Audit | None = None
+
+
+def start_sandbox(mode: Mode, track: Track) -> Sandbox:
+    """A new sandbox whose stub imports torch and then waits for what `run_trial` sends. Raises `SandboxUnavailable`."""
+    cpu_s = _BACKSTOP_CPU_S + EVALUATION_CPU_FACTOR * track.budget_cpu_s
+    return Sandbox([_STUB_INSIDE, mode], Limits(track.memory_bytes, cpu_s, track.threads), {_STUB: _STUB_INSIDE})
 
 
 def run_trial(
     request: TrialRequest,
     challenge: Challenge,
     corpus: Corpus,
+    tokenizer: Tokenizer | None = None,
     *,
     wall_cap_s: float | None = None,
     rng: random.Random | None = None,
+    start: Start = start_sandbox,
+    log: Callable[[str], None] = lambda text: None,
 ) -> Measurement:
-    """Train and evaluate `request.program`; blocks for about the budget, the evaluation and some seconds.
+    """Train and evaluate `request.program`; blocks for about the budget, two evaluations and some seconds.
 
-    `wall_cap_s` ends the training, and again the evaluation, that many seconds after the source was sent; by default a
-    generous multiple of the budget. `rng` orders the rows; by default the order cannot be foreseen.
+    `tokenizer` is the challenge's (tokens.py); bytes where none is given. `wall_cap_s` ends the training, and again the
+    evaluation and the audit, that many seconds after the source was sent; by default a generous multiple of the budget.
+    `rng` orders the rows and draws the audit's cuts; by default neither can be foreseen. `start` gives sandboxes that
+    nothing has been sent to. `log` is given the sanitised end of what the training printed.
 
     Raises `ImpossibleTrial` and `SandboxUnavailable`.
     """
     started = time.monotonic()
-    track = challenge.tracks.get(request.track)
-    if track is None:
-        raise ImpossibleTrial(
-            f"challenge {challenge.name} has no track {request.track}, but {', '.join(challenge.tracks)}"
-        )
-    try:
-        prepared = _prepare(corpus, request.salt, challenge.split.validation_share, track.seq_len, track.eval_bytes)
-    except ValueError as error:
-        raise ImpossibleTrial(str(error)) from error
-    wall_s = WALL_FACTOR * track.budget_cpu_s + WALL_EXTRA_S if wall_cap_s is None else wall_cap_s
-    status: Status = "ok"
-    result: Score | None = None
-    weights, reason = b"", ""
-    with _start("train", track) as training, _start("eval", track) as evaluation:
+    job = _job(request, challenge, corpus, tokenizer, wall_cap_s, rng)
+    track, prepared = job.track, job.prepared
+    weights = b""
+    with start("train", track) as training, start("eval", track) as evaluating:
         try:
-            weights = _train(training, request, track, prepared, wall_s)
-            result = _evaluate(evaluation, request, track, prepared, weights, wall_s, rng or random.SystemRandom())
+            weights = _train(training, job)
         except _Failed as failure:
-            status, reason = failure.status, str(failure)
+            outcome = Evaluation(failure.status, str(failure))
+        else:
+            outcome = _evaluated(job, weights, evaluating, start)
+        log(training.log())
     return Measurement(
-        status=status,
-        val_bpb=result.bits_per_byte if result else None,
-        evaluated_bytes=result.evaluated_bytes if result else 0,
+        status=outcome.status,
+        val_bpb=outcome.score.bits_per_byte if outcome.score else None,
+        evaluated_bytes=outcome.score.evaluated_bytes if outcome.score else 0,
         budget_used_s=training.cpu_s,
         wall_s=time.monotonic() - started,
         peak_memory_bytes=training.peak_memory_bytes,
@@ -122,17 +170,72 @@ def run_trial(
         validation_sha256=prepared.validation_sha256,
         program_lines=len(request.program.splitlines()),
         hardware=hardware(),
-        reason=reason,
+        audit=outcome.audit,
+        reason=outcome.reason,
     )
 
 
-def _train(sandbox: Sandbox, request: TrialRequest, track: Track, prepared: _Prepared, wall_s: float) -> bytes:
+def evaluate_weights(
+    weights: bytes,
+    request: TrialRequest,
+    challenge: Challenge,
+    corpus: Corpus,
+    tokenizer: Tokenizer | None = None,
+    *,
+    wall_cap_s: float | None = None,
+    rng: random.Random | None = None,
+    start: Start = start_sandbox,
+) -> Evaluation:
+    """The second half of `run_trial`: evaluation and audit of weights that a training of `request.program` gave.
+
+    Arguments and exceptions as there.
+    """
+    job = _job(request, challenge, corpus, tokenizer, wall_cap_s, rng)
+    with start("eval", job.track) as evaluating:
+        return _evaluated(job, weights, evaluating, start)
+
+
+def _job(
+    request: TrialRequest,
+    challenge: Challenge,
+    corpus: Corpus,
+    tokenizer: Tokenizer | None,
+    wall_cap_s: float | None,
+    rng: random.Random | None,
+) -> _Job:
+    track = challenge.tracks.get(request.track)
+    if track is None:
+        raise ImpossibleTrial(
+            f"challenge {challenge.name} has no track {request.track}, but {', '.join(challenge.tracks)}"
+        )
+    tokenizer = _BYTE_TOKENS if tokenizer is None else tokenizer
+    share = challenge.split.validation_share
+    try:
+        prepared = _prepare(corpus, request.salt, share, track.seq_len, track.eval_bytes, tokenizer)
+    except ValueError as error:
+        raise ImpossibleTrial(str(error)) from error
+    wall_s = WALL_FACTOR * track.budget_cpu_s + WALL_EXTRA_S if wall_cap_s is None else wall_cap_s
+    return _Job(request, track, tokenizer.vocab_size, prepared, wall_s, rng or random.SystemRandom())
+
+
+def _evaluated(job: _Job, weights: bytes, evaluating: Sandbox, start: Start) -> Evaluation:
+    """Evaluate in the sandbox `evaluating`, audit in a new one."""
+    with start("eval", job.track) as auditing:
+        try:
+            nats = _evaluate(evaluating, job, weights)
+            result = _score(nats, job.prepared.target_bytes)
+            return Evaluation("ok", score=result, audit=_audit(auditing, job, weights, nats))
+        except _Failed as failure:
+            return Evaluation(failure.status, str(failure))
+
+
+def _train(sandbox: Sandbox, job: _Job) -> bytes:
     """The weights, as the program's process wrote them. Raises `_Failed`."""
-    _make_ready(sandbox, request, track, prepared.tokens, prepared.doc_starts)
+    _make_ready(sandbox, job, {"budget_cpu_s": job.track.budget_cpu_s}, job.prepared.tokens, job.prepared.doc_starts)
     weights = bytearray()
     try:
-        sandbox.limit(wall_s=wall_s, cpu_s=track.budget_cpu_s * (1 + GRACE_SHARE) + GRACE_S)
-        sandbox.send(*_sized(request.program))
+        sandbox.limit(wall_s=job.wall_s, cpu_s=job.track.budget_cpu_s * (1 + GRACE_SHARE) + GRACE_S)
+        sandbox.send(*_sized(job.request.program))
         while piece := sandbox.read(WEIGHTS_BYTES_MAX):
             weights += piece
             if len(weights) > WEIGHTS_BYTES_MAX:
@@ -147,47 +250,101 @@ def _train(sandbox: Sandbox, request: TrialRequest, track: Track, prepared: _Pre
     return bytes(weights)
 
 
-def _evaluate(
-    sandbox: Sandbox,
-    request: TrialRequest,
-    track: Track,
-    prepared: _Prepared,
-    weights: bytes,
-    wall_s: float,
-    rng: random.Random,
-) -> Score:
-    """The score of the weights on the validation rows. Raises `_Failed`."""
-    order = list(range(len(prepared.rows)))
-    rng.shuffle(order)
-    _make_ready(sandbox, request, track, weights, inputs(prepared.rows, order))
+def _evaluate(sandbox: Sandbox, job: _Job, weights: bytes) -> NDArray[np.float64]:
+    """Nats of each target of the validation rows, (N, seq_len). The sandbox is dead afterwards. Raises `_Failed`."""
+    rows = job.prepared.rows
+    order = list(range(len(rows)))
+    job.rng.shuffle(order)
+    groups = [(len(rows), job.track.seq_len)]
+
+    def take(read: Callable[[int], bytes]) -> NDArray[np.float64]:
+        return row_nats(rows, order, job.vocab_size, read)
+
+    return _predictions(sandbox, job, "evaluation", weights, inputs(rows, order), groups, False, take)
+
+
+def _score(nats: NDArray[np.float64], target_bytes: int) -> Score:
     try:
-        sandbox.limit(wall_s=wall_s, cpu_s=EVALUATION_CPU_FACTOR * track.budget_cpu_s + EVALUATION_CPU_EXTRA_S)
-        sandbox.send(*_sized(request.program))
-        return score(prepared.rows, order, VOCAB_SIZE_BYTES, sandbox.read)
-    except LimitExceeded as error:
-        status: Status = "out_of_memory" if error.limit == "memory" else "timeout"
-        raise _Failed(status, _reason(f"evaluation: {error}", sandbox)) from error
-    except MissingLogits as error:
-        raise _ended(sandbox.end(), f"evaluation ({error})", sandbox) from error
+        return score(nats, target_bytes)
     except InvalidLogits as error:
-        raise _Failed("void", _reason(f"evaluation: {error}", sandbox)) from error
+        raise _Failed("void", f"evaluation: {error}") from error
 
 
-def _start(mode: str, track: Track) -> Sandbox:
-    cpu_s = _BACKSTOP_CPU_S + EVALUATION_CPU_FACTOR * track.budget_cpu_s
-    return Sandbox([_STUB_INSIDE, mode], Limits(track.memory_bytes, cpu_s, track.threads), {_STUB: _STUB_INSIDE})
+def _audit(sandbox: Sandbox, job: _Job, weights: bytes, nats: NDArray[np.float64]) -> Audit:
+    """What the audit found. Raises `_Failed`."""
+    rows = job.prepared.rows
+    bits = nats / np.log(2)
+    cuts = draw(bits, job.prepared.surprise, job.rng)
+    groups = [(len(list(same)), length) for length, same in groupby(cuts, key=lambda cut: cut.length)]
+
+    def take(read: Callable[[int], bytes]) -> NDArray[np.float64]:
+        return target_nats(targets(rows, cuts), job.vocab_size, read)
+
+    prefix_nats = _predictions(sandbox, job, "audit", weights, prefixes(rows, cuts), groups, True, take)
+    try:
+        return judge(bits, cuts, prefix_nats / np.log(2), tolerance_bits(job.request.program, job.track.device))
+    except AuditFailed as error:
+        raise _Failed("void", f"audit: {error}") from error
 
 
-def _make_ready(sandbox: Sandbox, request: TrialRequest, track: Track, *parts: bytes) -> None:
+def _predictions(
+    sandbox: Sandbox,
+    job: _Job,
+    where: str,
+    weights: bytes,
+    shown: bytes,
+    groups: Sequence[tuple[int, int]],  # rows of equal length, and that length
+    last_only: bool,
+    take: Callable[[Callable[[int], bytes]], NDArray[np.float64]],
+) -> NDArray[np.float64]:
+    """What `take` makes of the logits for the rows `shown`; the sandbox is dead afterwards. Raises `_Failed`."""
+    budget_s = job.track.budget_cpu_s
+    batch_positions = max(1, _BATCH_BYTES // (4 * job.vocab_size))
+    header: dict[str, object] = {"groups": groups, "batch_positions": batch_positions, "last_only": last_only}
+    _make_ready(sandbox, job, header, weights, shown)
+    count, length = groups[0]
+    first_rows = min(count, max(1, batch_positions // length))
+    # All of the first batch, and not its first byte: that could be sent in advance, and a batch is too much to make up.
+    early_bytes = first_rows * (1 if last_only else length) * job.vocab_size * 4
+
+    def read(bytes_max: int) -> bytes:
+        nonlocal early_bytes
+        piece = sandbox.read(bytes_max)
+        if early_bytes > 0:
+            early_bytes -= len(piece)
+            if early_bytes <= 0:
+                cpu_s = EVALUATION_CPU_FACTOR * budget_s + EVALUATION_CPU_EXTRA_S
+                sandbox.limit(wall_s=job.wall_s, cpu_s=cpu_s)
+        return piece
+
+    try:
+        sandbox.limit(wall_s=job.wall_s, cpu_s=FIRST_LOGITS_SHARE * budget_s + FIRST_LOGITS_CPU_S)
+        sandbox.send(*_sized(job.request.program))
+        return take(read)
+    except LimitExceeded as error:
+        status: dict[str, Status] = {"wall": "timeout", "cpu": "timeout", "memory": "out_of_memory"}
+        if early_bytes > 0 and error.limit == "cpu":
+            what = f"{where}: before the first logits {error}: leave what takes longer to train()"
+            raise _Failed("over_budget", _reason(what, sandbox)) from error
+        raise _Failed(status[error.limit], _reason(f"{where}: {error}", sandbox)) from error
+    except MissingLogits as error:
+        raise _ended(sandbox.end(), f"{where} ({error})", sandbox) from error
+    except InvalidLogits as error:
+        raise _Failed("void", _reason(f"{where}: {error}", sandbox)) from error
+    finally:
+        sandbox.kill()
+
+
+def _make_ready(sandbox: Sandbox, job: _Job, more: dict[str, object], *parts: bytes | memoryview) -> None:
     """Send everything but the program (the framing is stub.py's) and wait until the stub has taken it."""
     header = {
-        "seed": request.seed,
-        "threads": track.threads,
-        "vocab_size": VOCAB_SIZE_BYTES,
-        "seq_len": track.seq_len,
-        "budget_cpu_s": track.budget_cpu_s,
-        "batch_rows": max(1, _BATCH_BYTES // (track.seq_len * VOCAB_SIZE_BYTES * 4)),
+        "seed": job.request.seed,
+        "threads": job.track.threads,
+        "vocab_size": job.vocab_size,
+        "token_bytes": job.prepared.rows.itemsize,
+        "seq_len": job.track.seq_len,
         "sizes": [len(part) for part in parts],
+        **more,
     }
     sandbox.limit(wall_s=STARTUP_TIMEOUT_S)
     sandbox.send(*_sized(json.dumps(header).encode()), *parts)
@@ -208,6 +365,8 @@ def _ended(exit_status: int | None, where: str, sandbox: Sandbox) -> _Failed:
     """The stub ended without all that was asked of it."""
     if exit_status == _EXIT_OUT_OF_MEMORY:
         return _Failed("out_of_memory", _reason(f"{where}: memory could not be allocated", sandbox))
+    if exit_status == _EXIT_WRONG_LOGITS:
+        return _Failed("void", _reason(f"{where}: the model's answer is not logits", sandbox))
     return _Failed("crash", _reason(f"{where}: ended with exit status {exit_status}", sandbox))
 
 
@@ -216,12 +375,23 @@ def _reason(what: str, sandbox: Sandbox) -> str:
 
 
 @functools.lru_cache(maxsize=SPLITS_CACHED)
-def _prepare(corpus: Corpus, salt: bytes, validation_share: float, seq_len: int, eval_bytes: int) -> _Prepared:
-    training, validation = split(corpus, salt, validation_share)
-    rows = validation_rows(validation, seq_len, eval_bytes)
+def _prepare(
+    corpus: Corpus, salt: bytes, validation_share: float, seq_len: int, eval_bytes: int, tokenizer: Tokenizer
+) -> _Prepared:
+    training, validation = (
+        [tokenizer.encode(text) for text in texts] for texts in split(corpus, salt, validation_share)
+    )
+    shown = rows(validation, seq_len, eval_bytes, tokenizer.byte_lengths)
+    text = np.concatenate(training)
     starts = [0, *accumulate(map(len, training))][:-1]
-    digest = hashlib.sha256(b"".join(rows)).hexdigest()
-    return _Prepared(b"".join(training), np.array(starts, dtype="<i8").tobytes(), tuple(rows), digest)
+    return _Prepared(
+        tokens=text.data.cast("B"),  # hundreds of MB in a large corpus: not copied once more
+        doc_starts=np.array(starts, dtype="<i8").tobytes(),
+        rows=shown,
+        target_bytes=int(tokenizer.byte_lengths[shown[:, 1:]].sum()),
+        surprise=ngram_bits(text, shown, tokenizer.vocab_size),
+        validation_sha256=hashlib.sha256(shown.tobytes()).hexdigest(),
+    )
 
 
 @functools.cache

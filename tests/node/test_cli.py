@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
+import bpe
 import examples
 import pytest
 
@@ -172,6 +173,31 @@ def test_an_observer_serves_the_ledger_without_a_sandbox(home: Path, tmp_path: P
     assert json.loads(waggle("status", "--home", home, "--json").stdout)["entries"] == {}  # it states nothing
     assert joiner.end(signal.SIGINT) == 0
     assert observer.end(signal.SIGINT) == 0
+
+
+def test_a_pinned_tokenizer_travels_with_the_challenge(text: Path, tmp_path: Path, running: list[Started]) -> None:
+    file, home = tmp_path / "bpe.json", tmp_path / "A"
+    file.write_bytes(bpe.byte_level())
+    made = waggle("init", "--home", home, "--corpus", text, "--budget", "0.5", "--tokenizer", file)
+    assert made.returncode == 0, made.stderr
+    observer = Started("--home", home, "--observe")
+    running.append(observer)
+    joiner = Started("--home", tmp_path / "B", "--observe", "--join", observer.address())
+    running.append(joiner)
+    joiner.line("fetched the tokenizer")
+    joiner.line("peer synced")
+    program = tmp_path / "train.py"
+    program.write_text(
+        "import torch\n\n"
+        "def build(vocab_size, seq_len):\n    assert vocab_size == 300\n    return torch.nn.Embedding(300, 300)\n\n"
+        "def train(model, task):\n    assert task.tokens.dtype == torch.int32\n"
+    )
+    done = waggle("trial", program, "--home", tmp_path / "B", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    file.write_text("{}")
+    assert "tokenizers library" in refused(
+        waggle("init", "--home", tmp_path / "C", "--corpus", text, "--tokenizer", file)
+    )
 
 
 def test_a_second_node_on_one_home(home: Path, running: list[Started]) -> None:

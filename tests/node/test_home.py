@@ -14,6 +14,7 @@ from node.errors import UserError
 from node.home import Home, baseline_program, found_challenge, usable_salt
 from trainer.challenge import ChallengeError, Track
 from trainer.corpus import Corpus, CorpusError, Document, split, validation_rows
+from trainer.tokens import ByteTokens
 
 
 @pytest.fixture
@@ -99,7 +100,7 @@ def test_every_salt_that_is_drawn_gives_both_sides() -> None:
     corpus = Corpus(tuple(Document(f"{n}", b"%d " % n * 3000) for n in range(12)))
     track = Track(baseline="0" * 64, eval_bytes=1024)
     for _ in range(30):
-        salt = usable_salt(corpus, 0.1, {"t": track})
+        salt = usable_salt(corpus, 0.1, {"t": track}, ByteTokens())
         training, validation = split(corpus, salt, 0.1)
         assert training
         assert validation_rows(validation, track.seq_len, track.eval_bytes)

@@ -13,19 +13,20 @@ from scripted import NOISE, ScriptedLane, program
 from ledger import queries
 from ledger.author import Author
 from ledger.envelope import Signed, open_envelope
-from ledger.statements import PROGRAM_BYTES_MAX, Attestation, Discovery
+from ledger.statements import PROGRAM_BYTES_MAX, Attestation, Discovery, Reveal, commit, opens
 from ledger.store import Store
 from node.adoption import Adopter
 from node.home import SplitChoice
 from node.incumbent import IncumbentTree
 from node.research import Research
+from node.salts import USES_MAX, Salts
 from node.verify import Verifier
 from node.workbench import Workbench, seeds_of
 from policy.intake import State
 from trainer.proposers.proposal import NothingNew, Proposal
 
 PUBLIC = SplitChoice("public", bytes(16))
-PRIVATE = SplitChoice("private:" + "1" * 64, b"\x11" * 16)
+PRIVATE = SplitChoice(commit(b"\x11" * 16), b"\x11" * 16)
 BASELINE = program(0.0)
 
 
@@ -50,6 +51,8 @@ class Side:
         self.author: Author = examples.author(self.store, number)
         self.lane, self.lines = ScriptedLane(), list[str]()
         self.baseline = self.store.put_blob(BASELINE)
+        self.salts_file = folder / "private.salt"
+        Salts.create(self.salts_file, PRIVATE.salt)
         self.tree = folder / "incumbent"
         self.bench = Workbench(self.store, self.author, self.lane, examples.TRACK, self.lines.append)
         self.adopter = Adopter(self.store, self.author, IncumbentTree(self.tree), examples.TRACK, self.lines.append)
@@ -61,7 +64,8 @@ class Side:
 
     def new_verifier(self) -> Verifier:
         tracks = {examples.TRACK: self.baseline}
-        return Verifier(self.store, self.author, self.bench, self.adopter, PRIVATE, tracks, self.lines.append)
+        salts = Salts(self.salts_file, lambda: b"\x22" * 16)
+        return Verifier(self.store, self.author, self.bench, self.adopter, salts, tracks, self.lines.append)
 
     def receive(self, source: Store, *, blobs: bool = True) -> None:
         """Everything that the other ledger has."""
@@ -138,6 +142,25 @@ async def test_a_true_discovery_is_confirmed_on_the_private_split_and_adopted(tm
     assert two.adopter.incumbent == found.statement.subject
     assert two.verifier.states[found.id] is State.ADOPTED
     assert two.verifier.next() is None
+
+
+async def test_a_spent_split_is_revealed_and_opens_the_verdicts_on_it(tmp_path: Path) -> None:
+    one, two = Side(tmp_path / "a", 1, program(0.3)), Side(tmp_path / "b", 2)
+    await discover(one)
+    two.receive(one.store)
+    spent = Salts(two.salts_file, lambda: b"\x22" * 16)
+    for _ in range(USES_MAX):
+        spent.use()
+    two.verifier = two.new_verifier()
+    statements = await two.verify_next()
+    assert [signed.statement.kind for signed in statements] == ["reveal", "attestation", "adoption"]
+    reveal, attestation = statements[0].statement.body, statements[1].statement.body
+    assert isinstance(reveal, Reveal)
+    assert isinstance(attestation, Attestation)
+    assert attestation.comparison is not None
+    assert opens(PRIVATE.name, bytes.fromhex(reveal.salt))
+    assert attestation.comparison.split == commit(b"\x22" * 16)
+    assert two.new_verifier()._reveal() == []  # once
 
 
 async def test_a_fabricated_gain_is_refuted(tmp_path: Path) -> None:

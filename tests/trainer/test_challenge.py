@@ -34,6 +34,7 @@ CHALLENGE = Challenge(
 OTHER: list[tuple[tuple[str, ...], Any]] = [
     (("name",), "another"),
     (("founder",), STRANGER),
+    (("tokenizer",), {"digest": "d" * 64}),
     (("corpus", "digest"), "c" * 64),
     (("corpus", "bytes"), 1001),
     (("corpus", "documents"), 11),
@@ -102,7 +103,7 @@ def test_every_field_that_can_change_is_in_that_list() -> None:
     fields = {(key,) for key in document if key not in ("corpus", "split", "tracks")}
     fields |= {(part, key) for part in ("corpus", "split") for key in document[part]}
     fields |= {("tracks", "cpu-quick", key) for key in document["tracks"]["cpu-quick"]}
-    one_value_only = {("evaluator",), ("tokenizer",), ("tracks", "cpu-quick", "device")}
+    one_value_only = {("evaluator",), ("tracks", "cpu-quick", "device")}
     assert fields - one_value_only == {path for path, _ in OTHER}
 
 
@@ -122,6 +123,8 @@ def test_an_unknown_field_is_refused_by_name(tmp_path: Path, path: tuple[str, ..
         (("founder",), "nobody"),
         (("evaluator",), 999),
         (("tokenizer",), "words"),
+        (("tokenizer",), {"digest": "short"}),
+        (("tokenizer",), {"digest": "d" * 64, "extra": 1}),
         (("tracks",), {}),
         (("corpus", "documents"), 1),
         (("split", "public_salt"), "short"),

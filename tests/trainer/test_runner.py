@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+import msgspec
 import psutil
 import pytest
 
 from ledger.statements import Seed
-from trainer.challenge import Challenge, CorpusRef, Split, Track
+from trainer.challenge import Challenge, CorpusRef, Split, TokenizerRef, Track
 from trainer.corpus import Corpus, Document
 from trainer.requests import (
     Failed,
@@ -43,6 +44,7 @@ CHALLENGE = Challenge(
     split=Split(public_salt="0" * 32, validation_share=0.2),
     tracks={"tiny": Track(budget_cpu_s=0.5, memory_bytes=2**30, seq_len=16, eval_bytes=1024, baseline="0" * 64)},
 )
+BPE_CHALLENGE = msgspec.structs.replace(CHALLENGE, tokenizer=TokenizerRef(digest="e" * 64))
 UNIFORM = b"""
 import torch
 
@@ -58,7 +60,7 @@ def build(vocab_size, seq_len):
     return Uniform(vocab_size)
 
 def train(model, task):
-    pass
+    print("trained on", len(task.tokens), "tokens")
 """
 MARKER = f"31536000.{os.getpid()}"
 SLEEPER = f"import os\nos.execv('/usr/bin/sleep', ['sleep', '{MARKER}'])".encode()
@@ -137,6 +139,7 @@ def test_two_trials_a_bad_request_and_an_interrupt_between(setup: Setup) -> None
         second = node.ask(request(program=b"def"))
         assert isinstance(first, Measured)
         assert first.measurement.val_bpb == pytest.approx(8.0)
+        assert first.log.startswith("trained on")
         assert isinstance(second, Measured)
         assert second.measurement.status == "crash"
         node.requests.close()
@@ -160,9 +163,15 @@ def test_a_runner_that_ends_leaves_no_sandbox_behind(setup: Setup, end: str) -> 
 def test_a_setup_that_does_not_fit_says_so(setup: Setup, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.write_bytes(Corpus(CORPUS.documents[:-1]).packed())
-    for path, reason in [(str(other), "is not the challenge's corpus"), (str(tmp_path / "none"), "No such file")]:
+    unusable = [
+        (Setup(setup.challenge, str(other)), "is not the challenge's corpus"),
+        (Setup(setup.challenge, str(tmp_path / "none")), "No such file"),
+        (Setup(BPE_CHALLENGE.canonical(), setup.corpus_path), f"needs the tokenizer {'e' * 64}"),
+        (Setup(BPE_CHALLENGE.canonical(), setup.corpus_path, str(other)), "tokenizer file is not the challenge's"),
+    ]
+    for wrong, reason in unusable:
         with runner() as node:
-            failed = node.ask(Setup(setup.challenge, path))
+            failed = node.ask(wrong)
             assert isinstance(failed, Failed)
             assert reason in failed.reason
             assert node.process.wait(DEADLINE_S) == 1

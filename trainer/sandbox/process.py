@@ -30,11 +30,15 @@ from typing import Literal, Self
 
 import psutil
 
-from trainer.sandbox.command import Limits, SandboxUnavailable, python_command, python_prefixes
+from trainer.sandbox.command import TMPFS_BYTES, Limits, SandboxUnavailable, python_command, python_prefixes
 from trainer.sandbox.meter import TreeMeter
+from trainer.sandbox.scope import Scope, tier
+from trainer.sandbox.syscalls import filter_descriptor
 
 SAMPLE_INTERVAL_S = 0.05
 SAMPLING_SHARE_MAX = 0.05  # of wall time; on a machine with thousands of processes one sample takes milliseconds
+FILES_MAX = 2**16  # in the writable places; each takes about a kilobyte of the kernel's memory
+SOCKETS_MAX = 1024  # each buffers up to 208 KiB in the kernel (net.core.wmem_default)
 PIPE_BYTES = 2**20
 READ_BYTES_MAX = 2**20
 LOG_BYTES_MAX = 64 * 1024
@@ -59,40 +63,51 @@ class Sandbox:
     """
 
     def __init__(self, arguments: Sequence[str], limits: Limits, files: Mapping[Path, str]) -> None:
-        command = python_command(arguments, limits, files)
+        system_calls = filter_descriptor()
+        try:
+            command = python_command(arguments, limits, files, system_calls)
+            self._scope = Scope(limits, tier())
+        except OSError as error:
+            os.close(system_calls)
+            raise SandboxUnavailable(f"the control group of a sandbox cannot be made: {error}") from error
+        except BaseException:
+            os.close(system_calls)
+            raise
         child_stdin, self._stdin = os.pipe()
         self._output, child_output = os.pipe()
         self._answer, child_answer = os.pipe()
         try:
             self._process = subprocess.Popen(
-                [*command, str(child_answer)],
+                [*self._scope.prefix, *command, str(child_answer)],
                 stdin=child_stdin,
                 stdout=child_output,
                 stderr=child_output,
-                pass_fds=(child_answer,),
-                env={},
+                pass_fds=(child_answer, system_calls),
+                env=self._scope.environment,
                 cwd="/",
                 start_new_session=True,  # a Ctrl-C in the terminal is not for it
             )
         except OSError as error:
             for descriptor in (self._stdin, self._output, self._answer):
                 os.close(descriptor)
+            self._scope.close()
             raise SandboxUnavailable(f"{command[0]} cannot be started: {error}") from error
         finally:
-            for descriptor in (child_stdin, child_output, child_answer):
+            for descriptor in (child_stdin, child_output, child_answer, system_calls):
                 os.close(descriptor)
         for descriptor in (self._stdin, self._output, self._answer):
             os.set_blocking(descriptor, False)
             with contextlib.suppress(PermissionError):  # over the user's allowance for pipes: only slower
                 fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         self._stdin_open = True
+        self._closed = False
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._answer, selectors.EVENT_READ)
         self._selector.register(self._output, selectors.EVENT_READ)
         self._outgoing: deque[memoryview] = deque()
         self._log = bytearray()
         self._firsts: dict[int, int] = {}  # process id of a direct child: descriptor that stands for it
-        self._meter = TreeMeter(self._process.pid)
+        self._meter = TreeMeter(self._process.pid, tuple(TMPFS_BYTES))
         self._next_sample = 0.0
         self._cpu_base_s = 0.0
         self._cpu_limit_s = float("inf")
@@ -108,11 +123,28 @@ class Sandbox:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kill the tree and let go of everything. Safe to call again."""
+        if self._closed:
+            return
         self.kill()
+        self._closed = True
         self._close_stdin()
         self._selector.close()
+        self._meter.close()
+        self._scope.close()
         os.close(self._output)
         os.close(self._answer)
+
+    def alive(self) -> bool:
+        """Whether its first process still runs."""
+        return not self._closed and self._process.poll() is None
+
+    def counts_inside(self) -> bool:
+        """Whether what the program writes to its tmpfs, and its sockets, count against its memory."""
+        return self._meter.sees_inside()
 
     def limit(self, *, wall_s: float, cpu_s: float = float("inf")) -> None:
         """From now on, the tree may use `wall_s` and `cpu_s` more. Takes the base of the CPU count."""
@@ -151,14 +183,23 @@ class Sandbox:
         started = time.monotonic()
         usage = self._meter.sample()
         self.cpu_s = max(0.0, usage.cpu_s - self._cpu_base_s)
-        self.peak_memory_bytes = max(self.peak_memory_bytes, usage.memory_bytes)
+        self.peak_memory_bytes = max(self.peak_memory_bytes, usage.resident_bytes)
         if self.cpu_s > self._cpu_limit_s:
             self.kill()
             raise LimitExceeded("cpu", f"{self.cpu_s:.2f} CPU seconds used where {self._cpu_limit_s:.2f} end it")
         limit = self._memory_limit_bytes
-        if usage.memory_bytes > limit and (resident := self._meter.proportional_bytes()) > limit:
+        if (
+            usage.resident_bytes + usage.file_bytes > limit
+            and (used := self._meter.exact_bytes(usage.file_bytes)) > limit
+        ):
             self.kill()
-            raise LimitExceeded("memory", f"{resident >> 20} MiB resident where {limit >> 20} MiB are allowed")
+            raise LimitExceeded("memory", f"{used >> 20} MiB in use where {limit >> 20} MiB are allowed")
+        if usage.files > FILES_MAX:
+            self.kill()
+            raise LimitExceeded("memory", f"{usage.files} files in its tmpfs where {FILES_MAX} are allowed")
+        if usage.sockets > SOCKETS_MAX:
+            self.kill()
+            raise LimitExceeded("memory", f"{usage.sockets} sockets where {SOCKETS_MAX} are allowed")
         finished = time.monotonic()
         self._next_sample = finished + max(SAMPLE_INTERVAL_S, (finished - started) / SAMPLING_SHARE_MAX)
 
