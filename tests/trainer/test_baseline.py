@@ -1,69 +1,15 @@
 """The baseline keeps the program contract and learns: at toy size, with a clock that counts steps."""
 
-import math
-from pathlib import Path
-from types import SimpleNamespace
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
+import toy
+from toy import SEQ_LEN, bits_per_byte, trained
 
-import trainer
-
-TEXT = Path(trainer.__file__).with_name("programs").joinpath("cpu_quick.py").read_text()
-SEQ_LEN = 32
-
-
-class StepClock:
-    """Budget in readings of the clock instead of seconds, so that every run makes the same steps."""
-
-    def __init__(self, readings: int) -> None:
-        self.left = float(readings)
-
-    def time_left(self) -> float:
-        self.left -= 1
-        return self.left
-
-
-def load(**changes: object) -> SimpleNamespace:
-    """The program's names, after changes of its constants. Nothing in the product imports it, nor do tests."""
-    text = TEXT
-    for name, value in changes.items():
-        before = next(line for line in text.splitlines() if line.startswith(f"{name} = "))
-        text = text.replace(before, f"{name} = {value!r}", 1)
-    scope: dict[str, Any] = {"__name__": "train"}
-    exec(compile(text, "train.py", "exec"), scope)
-    return SimpleNamespace(**scope)
-
-
-def make_task(readings: int = 120, seed: int = 1) -> SimpleNamespace:
-    text = b"".join(b"%d and %d make %d.\n" % (n, n + 1, 2 * n + 1) for n in range(500))
-    clock = StepClock(readings)
-    return SimpleNamespace(
-        tokens=torch.frombuffer(bytearray(text), dtype=torch.uint8),
-        doc_starts=torch.zeros(1, dtype=torch.int64),
-        vocab_size=256,
-        seq_len=SEQ_LEN,
-        device="cpu",
-        seed=seed,
-        time_left=clock.time_left,
-        clock=clock,
-    )
-
-
-def trained(program: SimpleNamespace, task: SimpleNamespace) -> torch.nn.Module:
-    torch.manual_seed(task.seed)
-    model: torch.nn.Module = program.build(256, SEQ_LEN)
-    program.train(model, task)
-    return model
-
-
-def bits_per_byte(model: torch.nn.Module, tokens: torch.Tensor) -> float:
-    rows = tokens[: 64 * (SEQ_LEN + 1)].view(64, SEQ_LEN + 1).long()
-    with torch.no_grad():
-        logits = model(rows[:, :-1])
-    return F.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten()).item() / math.log(2)
+load = partial(toy.load, "cpu_quick.py")
+make_task = partial(toy.make_task, 120)
 
 
 @pytest.fixture(autouse=True)
@@ -82,19 +28,19 @@ def test_it_learns() -> None:
 
 def test_it_is_deterministic_for_a_seed_and_varies_with_it() -> None:
     program = load(CONTEXT=32)
-    one, same, other = (trained(program, make_task(20, seed)).state_dict() for seed in (1, 1, 2))
+    one, same, other = (trained(program, toy.make_task(20, seed)).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert not all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_it_stops_before_the_budget_is_spent() -> None:
-    task = make_task(200)
+    task = toy.make_task(200)
     trained(load(CONTEXT=8, WIDTH=16), task)
     assert 0 < task.clock.left <= 5
 
 
 def test_logits_have_the_shape_of_the_contract_and_see_no_later_byte() -> None:
-    model = trained(load(CONTEXT=32), make_task(20))
+    model = trained(load(CONTEXT=32), toy.make_task(20))
     tokens = torch.randint(256, (3, SEQ_LEN), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         whole = model(tokens)
@@ -108,7 +54,7 @@ def test_logits_have_the_shape_of_the_contract_and_see_no_later_byte() -> None:
 
 def test_the_state_dict_is_the_model() -> None:
     program = load(CONTEXT=32)
-    model, task = trained(program, make_task(20)), make_task()
+    model, task = trained(program, toy.make_task(20)), make_task()
     again = program.build(256, SEQ_LEN)
     again.load_state_dict(model.state_dict())
     assert bits_per_byte(again, task.tokens) == bits_per_byte(model, task.tokens)
@@ -125,5 +71,5 @@ def test_the_rate_rises_stays_and_falls() -> None:
     [{"ACTIVATION": "gelu"}, {"ACTIVATION": "silu"}, {"QK_NORM": False}, {"HEADS": 4, "LAYERS": 1}, {"CONTEXT": 64}],
 )
 def test_every_kind_of_change_still_trains(changes: dict[str, object]) -> None:
-    task = make_task(30)
+    task = toy.make_task(30)
     assert bits_per_byte(trained(load(**changes), task), task.tokens) < 7.5
