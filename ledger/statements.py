@@ -82,6 +82,7 @@ class Hardware(_Record, frozen=True, kw_only=True):
     system: Line
     python: Name
     torch: Name
+    gpu: Line | None = None  # models and driver, where the track's device is a GPU
 
 
 class Audit(_Record, frozen=True, kw_only=True):

@@ -26,6 +26,7 @@ from node.errors import UserError
 from node.home import Home
 from node.joining import fetch_challenge
 from node.lanes import open_lane
+from node.tracks import choose_track
 from node.work import Outside, Work
 from node.workbench import Lane
 from trainer.challenge import Challenge
@@ -46,6 +47,7 @@ class Options(Struct, frozen=True, kw_only=True):
     listen: str | None = None  # None: where it listened last, else a free port on loopback
     join: tuple[str, ...] = ()
     observe: bool = False  # hold, serve and gossip the ledger; run nothing
+    track: str | None = None  # None: one for the CPU
     trials: int | None = None  # stop after this many; a pair or a verification under way is finished
 
 
@@ -75,6 +77,9 @@ async def run_node(options: Options, report: Report) -> None:
                         home.challenge()  # raises: there is none, and nowhere to fetch it from
                     await fetch_challenge(transport, home, options.join, report)
                 challenge = home.challenge()
+                track = choose_track(challenge, options.track)
+                if not options.observe:
+                    _sandbox(challenge.tracks[track].device)
                 store = home.store(challenge, check=True)
 
                 def refuse(failure: UserError) -> None:
@@ -88,16 +93,19 @@ async def run_node(options: Options, report: Report) -> None:
                     await trio.sleep_forever()
                 corpus, tokenizer = home.corpus_path(challenge, store), home.tokenizer_path(challenge, store)
                 async with open_lane(challenge, corpus, tokenizer) as lane:
-                    await node.work_on(lane, options.trials)
+                    await node.work_on(lane, track, options.trials)
                 stop.cancel()
         if failures:
             raise failures[0]
 
 
-def _sandbox() -> str:
-    """What kind of sandbox works here. Raises `SandboxUnavailable`, with what is possible without one."""
+def _sandbox(device: str = "cpu") -> str:
+    """What kind of sandbox works here for tracks of this device.
+
+    Raises `SandboxUnavailable`, with what is possible without one.
+    """
     try:
-        return preflight()
+        return preflight(device)
     except SandboxUnavailable as error:
         raise SandboxUnavailable(
             f"{error}. Without a sandbox this node can still hold and serve the ledger: waggle start --observe"
@@ -172,10 +180,10 @@ class Node:
             nursery.start_soon(self._write_status)
             task_status.started()
 
-    async def work_on(self, lane: Lane, trials: int | None) -> None:
-        """Use a compute lane, until cancelled or about `trials` trials have been run."""
+    async def work_on(self, lane: Lane, track: str, trials: int | None) -> None:
+        """Use a compute lane for one track, until cancelled or about `trials` trials have been run."""
         outside = Outside(self.report, self._mesh.publish, self._hear_of_own_past)
-        self._work = Work(self._home, self._challenge, self._store, lane, outside)
+        self._work = Work(self._home, self._challenge, track, self._store, lane, outside)
         await self._work.run(trials)
 
     def report(self, line: str) -> None:

@@ -25,7 +25,8 @@ from ledger.store import Store, readable
 from node import corpora, story
 from node import status as node_status
 from node.errors import NodeFailure, UserError
-from node.home import CPU_TRACK, Home, found_challenge
+from node.home import Home, found_challenge
+from node.tracks import CPU_TRACK, GPU_TRACK, OWN_TRACKS, own_tracks
 from trainer.challenge import ChallengeError
 from trainer.corpus import SHARED_BYTES_MAX, CorpusError
 from trainer.sandbox.command import SandboxUnavailable
@@ -55,7 +56,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON f
 field_option = click.option(
     "--field", default="text", show_default=True, help="Field of JSON lines, or column of Parquet, that holds the text."
 )
-track_option = click.option("--track", default=CPU_TRACK, show_default=True)
+track_option = click.option("--track", metavar="NAME", help="Track of the challenge. Default: its first for the CPU.")
 program_argument = partial(click.argument, type=click.Path(path_type=Path, exists=True, dir_okay=False))
 
 
@@ -82,9 +83,16 @@ def waggle() -> None:
 @click.option(
     "--budget",
     type=click.FloatRange(min=0.5, max=86400),
-    default=10.0,
+    help=f"Seconds that a program may train: CPU seconds in {CPU_TRACK}, wall time in {GPU_TRACK}.  [default: 10, 300]",
+)
+@click.option(
+    "--track",
+    "tracks",
+    multiple=True,
+    type=click.Choice(OWN_TRACKS),
+    default=(CPU_TRACK,),
     show_default=True,
-    help="CPU seconds that a program may train.",
+    help="What programs are trained on; may be repeated.",
 )
 @click.option(
     "--tokenizer",
@@ -92,18 +100,30 @@ def waggle() -> None:
     help="Byte-level BPE file of the tokenizers library, pinned by the challenge. Default: bytes are the tokens.",
 )
 def init(
-    home_path: Path, corpus: tuple[str, ...], field: str, name: str, budget: float, tokenizer: Path | None
+    home_path: Path,
+    corpus: tuple[str, ...],
+    field: str,
+    name: str,
+    budget: float | None,
+    tracks: tuple[str, ...],
+    tokenizer: Path | None,
 ) -> None:
     """Make a challenge and an identity of your own."""
+    if budget is not None and len(set(tracks)) > 1:
+        raise UserError("--budget is for one --track; several have their own budgets, by different clocks.")
     home, file = Home(home_path), None if tokenizer is None else tokenizer.read_bytes()
     with corpora.progress_bars(Console(stderr=True)) as report:
-        challenge = found_challenge(home, name, corpus, budget, field=field, tokenizer=file, progress=report)
+        challenge = found_challenge(
+            home, name, corpus, own_tracks(tracks, budget), field=field, tokenizer=file, progress=report
+        )
     text = challenge.corpus
     packed_bytes = home.corpus_file(text.digest).stat().st_size
     click.echo(f"challenge {challenge.name} {challenge.digest()}")
     click.echo(f"corpus    {text.documents} documents, {text.bytes / 1e6:.1f} MB of text, {text.digest[:12]}")
     if packed_bytes > SHARED_BYTES_MAX:
         click.echo(f"note      {corpora.unshareable(packed_bytes)}")
+    for title, track in challenge.tracks.items():
+        click.echo(f"track     {title}: {track.device}, {track.budget_s:g} s of {track.clock} time a trial")
     click.echo(f"you are   {challenge.founder}")
     click.echo(f"home      {home.path}; now: waggle start --home {home.path}")
 
@@ -118,13 +138,16 @@ def init(
 @click.option(
     "--join", multiple=True, metavar="MULTIADDR", help="Address of a peer, ending in /p2p/ID; may be repeated."
 )
+@track_option
 @click.option("--trials", type=click.IntRange(min=1), help="Stop after about this many trials.")
 @click.option("--observe", is_flag=True, help="Hold, serve and gossip the ledger, and run no program.")
-def start(home_path: Path, listen: str | None, join: tuple[str, ...], trials: int | None, observe: bool) -> None:
+def start(
+    home_path: Path, listen: str | None, join: tuple[str, ...], track: str | None, trials: int | None, observe: bool
+) -> None:
     """Run a node: research, publish, re-verify what others publish, adopt what holds."""
     from node.app import Options, run_node  # libp2p takes a second to import; no other command needs it
 
-    options = Options(home=home_path, listen=listen, join=join, trials=trials, observe=observe)
+    options = Options(home=home_path, listen=listen, join=join, track=track, trials=trials, observe=observe)
     trio.run(partial(run_node, options, _log_line))
 
 
@@ -140,7 +163,7 @@ def _log_line(line: str) -> None:
 @click.option(
     "--budget",
     type=click.FloatRange(min=0, min_open=True, max=86400),
-    help="CPU seconds that it may train, instead of the track's.",
+    help="Seconds that it may train by the track's clock, instead of the track's.",
 )
 @click.option(
     "--split",
@@ -162,7 +185,7 @@ def _log_line(line: str) -> None:
 def trial(
     program: Path,
     home_path: Path,
-    track: str,
+    track: str | None,
     seed: int,
     budget: float | None,
     split: Literal["public", "private"],
@@ -200,7 +223,7 @@ def trial(
     "--seeds", type=click.IntRange(2, PAIRS_MAX), default=3, show_default=True, help="Pairs, each with its seed."
 )
 @json_option
-def compare(a: Path, b: Path, home_path: Path, track: str, seeds: int, as_json: bool) -> None:
+def compare(a: Path, b: Path, home_path: Path, track: str | None, seeds: int, as_json: bool) -> None:
     """Run A and B in pairs on the public split: mean difference, interval and p-value. Nothing is recorded."""
     from node.compare import compare_programs, outcome_line, pair_line
     from node.single import read_program

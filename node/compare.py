@@ -57,13 +57,15 @@ class Comparison(Struct, frozen=True):
 Report = Callable[[ScoredPair], None]
 
 
-async def compare_programs(home: Home, a: bytes, b: bytes, track: str, pairs: int, report: Report) -> Comparison:
-    """`pairs` (at least 2) pairs on the home's public split, seeds from 0; `report` hears of each as it is complete.
+async def compare_programs(home: Home, a: bytes, b: bytes, asked: str | None, pairs: int, report: Report) -> Comparison:
+    """`pairs` (at least 2) pairs on the home's public split, in the track `asked` for or else one for the CPU.
+
+    Seeds count from 0; `report` hears of each pair as it is complete.
 
     Raises `UserError`, `SandboxUnavailable`, `NodeFailure`.
     """
-    challenge = challenge_by_hand(home, track)
-    preflight()
+    challenge, track = challenge_by_hand(home, asked)
+    preflight(challenge.tracks[track].device)
     programs: dict[Side, bytes] = {"a": a, "b": b}
     for side, program in programs.items():
         if (why := screen_program(program)) is not None:

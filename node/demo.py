@@ -26,6 +26,7 @@ from ledger.store import Store
 from node import status, story
 from node.errors import NodeFailure, UserError
 from node.home import Home, found_challenge
+from node.tracks import CPU_TRACK, own_tracks
 from trainer.sandbox.preflight import preflight
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -53,7 +54,7 @@ def run_demo(count: int, limit_s: float, out: Path, console: Console) -> int:
         raise UserError(f"{out} is not empty; give --out a new folder.")
     console.print(preflight(), highlight=False)
     first = Home(out / "node-1")
-    challenge = found_challenge(first, "demo", (), BUDGET_CPU_S)
+    challenge = found_challenge(first, "demo", (), own_tracks([CPU_TRACK], BUDGET_CPU_S))
     text = challenge.corpus
     console.print(
         f"challenge {challenge.digest()[:12]}: {text.bytes / 1e6:.1f} MB of text from the Python standard library, "

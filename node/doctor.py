@@ -19,7 +19,7 @@ from typing import Literal
 import psutil
 from msgspec import Struct
 
-from trainer.sandbox.command import SandboxUnavailable, nvidia_devices
+from trainer.sandbox.command import SandboxUnavailable, nvidia_devices, nvidia_name
 from trainer.sandbox.preflight import examine
 
 PYTHON_MIN = (3, 11)
@@ -151,7 +151,7 @@ def _nvidia() -> Finding:
         if any(Path("/dev").glob("nvidia*")):
             return Finding(level="warn", what=f"no CUDA tracks: {error}")
         return Finding(level="ok", what="no NVIDIA device: tracks for the CPU only")
-    return Finding(level="ok", what=f"NVIDIA devices: {', '.join(cards)}")
+    return Finding(level="ok", what=f"NVIDIA devices: {', '.join(cards)} ({nvidia_name() or 'no name'})")
 
 
 def _ports() -> Finding:

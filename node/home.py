@@ -16,7 +16,6 @@ import hashlib
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,13 +28,13 @@ from ledger.store import Store
 from node.errors import UserError
 from node.identity import load_or_create_key
 from node.salts import SALT_BYTES, Salts
+from node.tracks import baseline_program
 from trainer.challenge import Challenge, CorpusRef, Split, TokenizerRef, Track, from_canonical, load
 from trainer.corpus import SHARED_BYTES_MAX, Corpus, Progress, prepare, silent, split
 from trainer.tokens import BpeTokens, ByteTokens, Tokenizer, rows, tokenizer_for
 
 SALTS_DRAWN_MAX = 100
 VALIDATION_SHARE = 0.1  # of the documents
-CPU_TRACK = "cpu-quick"
 
 
 class SplitChoice(NamedTuple):
@@ -216,11 +215,6 @@ class Home:
         self.ledger_file.unlink()
 
 
-def baseline_program() -> bytes:
-    """The text of the CPU track's baseline."""
-    return files("trainer.programs").joinpath("cpu_quick.py").read_bytes()
-
-
 def usable_salt(corpus: Corpus, validation_share: float, tracks: Mapping[str, Track], tokenizer: Tokenizer) -> bytes:
     """A random salt under which the corpus gives training and validation text for every track.
 
@@ -245,7 +239,7 @@ def found_challenge(
     home: Home,
     name: str,
     sources: Sequence[str | Path],
-    budget_cpu_s: float,
+    tracks: Mapping[str, Track],
     *,
     field: str = "text",
     tokenizer: bytes | None = None,
@@ -253,7 +247,8 @@ def found_challenge(
 ) -> Challenge:
     """Make a challenge of one's own over text (or the embedded default) and settle in it.
 
-    `sources` are paths, and URLs with a digest; `field` is the one that holds the text in files of records.
+    `sources` are paths, and URLs with a digest; `field` is the one that holds the text in files of records. `tracks`
+    are some of `own_tracks`.
     `tokenizer` is a byte-level BPE file of the `tokenizers` library; bytes are the tokens where none is given.
 
     Raises `UserError` if the home is taken or the text too little, `CorpusError` for text that cannot be used,
@@ -263,8 +258,6 @@ def found_challenge(
         home.settle(home.challenge(), {})  # raises, before a long build
     pinned = None if tokenizer is None else BpeTokens(tokenizer)
     path, written = prepare(sources, home.corpora, field=field, downloads=home.path / "downloads", progress=progress)
-    baseline = baseline_program()
-    tracks = {CPU_TRACK: Track(baseline=hashlib.sha256(baseline).hexdigest(), budget_cpu_s=budget_cpu_s)}
     salt = usable_salt(Corpus.open(path), VALIDATION_SHARE, tracks, pinned or ByteTokens())
     challenge = Challenge(
         name=name,
@@ -272,10 +265,10 @@ def found_challenge(
         tokenizer="bytes" if tokenizer is None else TokenizerRef(digest=hashlib.sha256(tokenizer).hexdigest()),
         corpus=CorpusRef(digest=written.digest, bytes=written.text_bytes, documents=written.documents),
         split=Split(public_salt=salt.hex(), validation_share=VALIDATION_SHARE),
-        tracks=tracks,
+        tracks=dict(tracks),
     )
     challenge = from_canonical(challenge.canonical())  # what nobody could read, we do not write
-    blobs = {tracks[CPU_TRACK].baseline: baseline}
+    blobs = {track.baseline: baseline_program(name) for name, track in tracks.items()}
     if challenge.tokenizer != "bytes" and tokenizer is not None:
         blobs[challenge.tokenizer.digest] = tokenizer
     if written.packed_bytes <= SHARED_BYTES_MAX:

@@ -15,6 +15,7 @@ from ledger.statements import PROGRAM_BYTES_MAX, Measurement
 from node.errors import NodeFailure, UserError
 from node.home import Home
 from node.lanes import RunnerLane, open_lane
+from node.tracks import choose_track
 from policy.screening import screen_program
 from trainer.challenge import Challenge
 from trainer.requests import Failed, Measured, TrialRequest
@@ -23,7 +24,7 @@ from trainer.trial import hardware
 
 
 class TrialOptions(NamedTuple):
-    track: str
+    track: str | None  # None: the node's own choice
     seed: int
     budget_s: float | None  # instead of the track's
     split: Literal["public", "private"]
@@ -37,14 +38,14 @@ async def run_single_trial(home: Home, program: bytes, options: TrialOptions) ->
 
     Raises `UserError`, `SandboxUnavailable`, `NodeFailure`.
     """
-    challenge = challenge_by_hand(home, options.track, options.budget_s)
-    preflight()
+    challenge, track = challenge_by_hand(home, options.track, options.budget_s)
+    preflight(challenge.tracks[track].device)
     if options.screen and (why := screen_program(program)) is not None:
         return Measured(refused(program, why))
     if len(program) > PROGRAM_BYTES_MAX:
         raise UserError(f"the program is over the limit of {PROGRAM_BYTES_MAX} bytes.")
     split = home.public_split(challenge) if options.split == "public" else home.private_split()
-    request = TrialRequest(program=program, track=options.track, seed=options.seed, salt=split.salt)
+    request = TrialRequest(program=program, track=track, seed=options.seed, salt=split.salt)
     async with lane_by_hand(home, challenge) as lane:
         reply = await lane.ask(request)  # not lane.trial, which leaves out the log
     if not isinstance(reply, Measured):
@@ -52,18 +53,17 @@ async def run_single_trial(home: Home, program: bytes, options: TrialOptions) ->
     return reply
 
 
-def challenge_by_hand(home: Home, track: str, budget_s: float | None = None) -> Challenge:
-    """The home's challenge, for one track and perhaps with another budget; its digest then names no swarm.
+def challenge_by_hand(home: Home, asked: str | None, budget_s: float | None = None) -> tuple[Challenge, str]:
+    """The home's challenge and a track of it, perhaps with another budget; the challenge's digest then names no swarm.
 
     Raises `UserError` for a track that it does not have.
     """
     challenge = home.challenge()
-    if track not in challenge.tracks:
-        raise UserError(f"the challenge has no track {track!r}; it has {', '.join(challenge.tracks)}.")
+    track = choose_track(challenge, asked)
     if budget_s is None:
-        return challenge
-    changed = msgspec.structs.replace(challenge.tracks[track], budget_cpu_s=budget_s)
-    return msgspec.structs.replace(challenge, tracks={track: changed})
+        return challenge, track
+    changed = msgspec.structs.replace(challenge.tracks[track], budget_s=budget_s)
+    return msgspec.structs.replace(challenge, tracks={track: changed}), track
 
 
 @asynccontextmanager
@@ -94,6 +94,6 @@ def refused(program: bytes, why: str) -> Measurement:
         weights_sha256=None,
         validation_sha256=None,
         program_lines=len(program.splitlines()),
-        hardware=hardware(),
+        hardware=hardware("cpu"),
         reason=f"the static screen refuses the program: {why}",
     )

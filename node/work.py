@@ -15,7 +15,7 @@ from ledger.author import Author
 from ledger.envelope import Signed
 from ledger.store import Store
 from node.adoption import Adopter
-from node.home import CPU_TRACK, Home
+from node.home import Home
 from node.incumbent import IncumbentTree
 from node.research import Research
 from node.status import NodeStatus
@@ -39,9 +39,10 @@ class Outside(NamedTuple):
 class Work:
     """The parts that run trials and make statements, in one track."""
 
-    def __init__(self, home: Home, challenge: Challenge, store: Store, lane: Lane, outside: Outside) -> None:
-        self._store, self._outside = store, outside
-        self._track = CPU_TRACK if CPU_TRACK in challenge.tracks else next(iter(challenge.tracks))
+    def __init__(
+        self, home: Home, challenge: Challenge, track: str, store: Store, lane: Lane, outside: Outside
+    ) -> None:
+        self._store, self._outside, self._track = store, outside, track
         self._baseline = challenge.tracks[self._track].baseline
         self._public = home.public_split(challenge)
         self._news = trio.Event()

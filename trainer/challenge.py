@@ -53,13 +53,18 @@ class Split(_Part, frozen=True, kw_only=True):
 class Track(_Part, frozen=True, kw_only=True):
     """One class of compute; scores are compared within a track only."""
 
-    device: Literal["cpu"] = "cpu"
-    budget_cpu_s: Annotated[float, Meta(gt=0, le=86400)] = 10.0  # over the whole process tree
+    device: Literal["cpu", "cuda"] = "cpu"
+    clock: Literal["cpu", "wall"] = "cpu"  # what the budget counts: CPU time of the whole process tree, or wall time
+    budget_s: Annotated[float, Meta(gt=0, le=86400)] = 10.0
     threads: Annotated[int, Meta(ge=1, le=256)] = 1
     memory_bytes: Annotated[int, Meta(ge=2**28)] = 2 * 2**30
     seq_len: Annotated[int, Meta(ge=8, le=65536)] = 128  # tokens of context at evaluation
     eval_bytes: Annotated[int, Meta(ge=1024)] = 64 * 1024
     baseline: Sha256  # of the program's text
+
+    def __post_init__(self) -> None:
+        if self.device == "cuda" and self.clock != "wall":
+            raise ValueError('a track with device "cuda" needs clock "wall": CPU time says nothing about a GPU\'s work')
 
 
 class Challenge(_Part, frozen=True, kw_only=True):

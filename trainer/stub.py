@@ -3,8 +3,9 @@ ours.
 
 From the parent on stdin, integers big-endian:
 
-    u32 n, n bytes   JSON: seed, threads, vocab_size, token_bytes, seq_len, sizes (of the two parts), and for
-                     train: budget_cpu_s
+    u32 n, n bytes   JSON: seed, threads, vocab_size, token_bytes, seq_len, sizes (of the two parts),
+                     device, and for
+                     train: budget_s, clock ("cpu" or "wall")
                      eval: groups ([rows, tokens of each] in turn), batch_positions, last_only
     two parts        train: the training tokens, and int64 little-endian offsets of its documents
                      eval: weights as torch.save wrote them, and the rows of all groups, end to end
@@ -38,6 +39,7 @@ import sys
 import time
 import traceback
 import types
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,11 +68,12 @@ class Task:
     seq_len: int
     device: torch.device
     seed: int
-    cpu_limit_s: float  # of tree_cpu_s
+    clock: Callable[[], float]  # seconds
+    limit_s: float  # of the clock
 
     def time_left(self) -> float:
-        """CPU seconds of the budget that the whole process tree has left; negative once it is spent."""
-        return self.cpu_limit_s - tree_cpu_s()
+        """Seconds of the budget that are left, by the track's clock; negative once it is spent."""
+        return self.limit_s - self.clock()
 
 
 def tree_cpu_s() -> float:
@@ -109,6 +112,13 @@ def send(out: int, data: bytes | memoryview) -> None:
         view = view[os.write(out, view) :]
 
 
+def start_device(name: str) -> torch.device:
+    """The device, in use already: that its driver starts is no work of the program, and if it does not, no fault."""
+    device = torch.device(name)
+    torch.empty(1, device=device)
+    return device
+
+
 def load_program() -> types.ModuleType:
     """Receive the source and run it as the module `train`."""
     source = bytes(receive_sized())
@@ -126,11 +136,13 @@ def train(header: dict[str, Any], out: int) -> None:
     tokens = torch.frombuffer(text, dtype=_TOKEN_TYPES[header["token_bytes"]])
     doc_starts = torch.frombuffer(starts, dtype=torch.int64)
     vocab_size, seq_len, seed = header["vocab_size"], header["seq_len"], header["seed"]
+    device = start_device(header["device"])
+    clock = {"cpu": tree_cpu_s, "wall": time.monotonic}[header["clock"]]
     send(out, READY)
-    limit_s = tree_cpu_s() + header["budget_cpu_s"]
+    limit_s = clock() + header["budget_s"]
     program = load_program()
     model = program.build(vocab_size, seq_len)
-    task = Task(tokens, doc_starts, vocab_size, seq_len, torch.device("cpu"), seed, limit_s)
+    task = Task(tokens, doc_starts, vocab_size, seq_len, device, seed, clock, limit_s)
     program.train(model, task)
     weights = io.BytesIO()
     torch.save(model.state_dict(), weights)
@@ -140,19 +152,20 @@ def train(header: dict[str, Any], out: int) -> None:
 def evaluate(header: dict[str, Any], out: int) -> None:
     weights, rows = (receive(size) for size in header["sizes"])
     tokens = torch.frombuffer(rows, dtype=_TOKEN_TYPES[header["token_bytes"]])
+    device = start_device(header["device"])
     send(out, READY)
     program = load_program()
     model = program.build(header["vocab_size"], header["seq_len"])
     model.load_state_dict(torch.load(io.BytesIO(weights), map_location="cpu", weights_only=True))
-    model.eval()
+    model.to(device).eval()
     sizes = [count * length for count, length in header["groups"]]
     with torch.no_grad():
         for group, (_, length) in zip(torch.split(tokens, sizes), header["groups"], strict=True):
             for batch in torch.split(group.view(-1, length), max(1, header["batch_positions"] // length)):
-                logits = predict(model, batch.long(), header["vocab_size"])
+                logits = predict(model, batch.to(device).long(), header["vocab_size"])
                 if header["last_only"]:
                     logits = logits[:, -1]
-                send(out, logits.to(torch.float32).contiguous().numpy().tobytes())
+                send(out, logits.to("cpu", torch.float32).contiguous().numpy().tobytes())
 
 
 def predict(model: torch.nn.Module, batch: torch.Tensor, vocab_size: int) -> torch.Tensor:

@@ -4,21 +4,23 @@
    evaluation does. They are idle then: nothing has been sent to them, and they execute nothing of the program before.
 2. The training stub gets the text and answers with its ready byte. Nothing untrusted has run so far, so a failure up to
    here is this machine's (`SandboxUnavailable`) and no verdict on the program.
-3. The CPU time of the tree is read, the source is sent, and the budget runs: the program's imports, compilation,
-   training and serialisation all count. The tree is killed when it passes budget and grace.
+3. The clock is read, the source is sent, and the budget runs: the program's imports, compilation, training and
+   serialisation all count. The tree is killed when it passes budget and grace. The clock is the CPU time of the whole
+   tree; or the wall clock, for a GPU's work takes no CPU time.
 4. The weights are opaque bytes here. They are never unpickled in this process.
 5. The evaluation stub gets weights, rows in random order without their last token, then the source; evaluate.py scores
    what it returns. The sandbox is killed.
 6. The audit's stub gets weights, one prefix of each row, then the source; audit.py compares.
 
-Until its first logits an evaluation may use little CPU time. Otherwise a program could save the training text in its
+Until its first logits an evaluation may use little time. Otherwise a program could save the training text in its
 weights and go on training on it there. What it does later has to be the same in every call, or the audit shows it.
 
 A program that fails is a measurement with a status and a reason, never a number and never an exception:
 
-    crash           it raised or ended, in training or evaluation    timeout        wall time; or an endless evaluation
-    over_budget     CPU time, of the training or before the first    out_of_memory  resident memory, or an allocation
-                    logits of an evaluation                                         that the kernel refused
+    crash           it raised or ended, in training or evaluation    timeout        the wall cap; or an endless
+                                                                                    evaluation
+    over_budget     the track's clock, of the training or before     out_of_memory  resident memory, or an allocation
+                    the first logits of an evaluation                               that the kernel refused
     void            its logits are not finite, not of the right shape, or not those of the audit
 
 `refused` is for whoever screens programs before they come here.
@@ -47,7 +49,7 @@ from trainer.challenge import Challenge, Track
 from trainer.corpus import Corpus, split
 from trainer.evaluate import InvalidLogits, MissingLogits, Score, Tokens, inputs, row_nats, score, target_nats
 from trainer.requests import TrialRequest
-from trainer.sandbox.command import Limits, SandboxUnavailable
+from trainer.sandbox.command import Limits, SandboxUnavailable, nvidia_name
 from trainer.sandbox.process import LimitExceeded, Sandbox
 from trainer.tokens import ByteTokens, Tokenizer, rows
 
@@ -57,10 +59,11 @@ GRACE_SHARE = 0.05  # beyond the budget, for the last step and for saving the we
 GRACE_S = 0.25  # … and for the interval between two samples of the watcher
 WALL_FACTOR = 6.0  # a CPU second takes longer than a second on a busy machine, but not for ever
 WALL_EXTRA_S = 30.0
-EVALUATION_CPU_FACTOR = 2.0  # of the budget; a model trained for 10 s takes half a second for 64 KB
-EVALUATION_CPU_EXTRA_S = 20.0
+EVALUATION_FACTOR = 2.0  # of the budget; a model trained for 10 s takes half a second for 64 KB
+EVALUATION_EXTRA_S = 20.0
 FIRST_LOGITS_SHARE = 0.02  # of the budget, that an evaluation may use before its first logits: building the model, …
-FIRST_LOGITS_CPU_S = 0.5  # … loading the weights and predicting one batch
+# … loading the weights and predicting one batch; by the wall clock also waiting for a processor, and CUDA's kernels.
+FIRST_LOGITS_S = {"cpu": 0.5, "wall": 5.0}
 SPLITS_CACHED = 4  # public and private salt, and those before a rotation; each holds the training text once
 
 _STUB = Path(__file__).with_name("stub.py")
@@ -70,6 +73,7 @@ _EXIT_OUT_OF_MEMORY = 3  # of the stub
 _EXIT_WRONG_LOGITS = 4  # of the stub
 _BATCH_BYTES = 2 * 2**20  # of logits that the evaluation stub holds at once
 _BYTE_TOKENS = ByteTokens()
+_STATUS: dict[str, Status] = {"wall": "timeout", "cpu": "timeout", "memory": "out_of_memory"}  # by the limit passed
 _BACKSTOP_CPU_S = 120.0  # RLIMIT_CPU counts from the start of the process, imports included
 
 
@@ -122,8 +126,10 @@ class Evaluation(NamedTuple):
 
 def start_sandbox(mode: Mode, track: Track) -> Sandbox:
     """A new sandbox whose stub imports torch and then waits for what `run_trial` sends. Raises `SandboxUnavailable`."""
-    cpu_s = _BACKSTOP_CPU_S + EVALUATION_CPU_FACTOR * track.budget_cpu_s
-    return Sandbox([_STUB_INSIDE, mode], Limits(track.memory_bytes, cpu_s, track.threads), {_STUB: _STUB_INSIDE})
+    processors = 1 if track.clock == "cpu" else os.cpu_count() or 1
+    cpu_s = _BACKSTOP_CPU_S + EVALUATION_FACTOR * track.budget_s * processors
+    limits = Limits(track.memory_bytes, cpu_s, track.threads, nvidia=track.device == "cuda")
+    return Sandbox([_STUB_INSIDE, mode], limits, {_STUB: _STUB_INSIDE})
 
 
 def run_trial(
@@ -162,14 +168,14 @@ def run_trial(
         status=outcome.status,
         val_bpb=outcome.score.bits_per_byte if outcome.score else None,
         evaluated_bytes=outcome.score.evaluated_bytes if outcome.score else 0,
-        budget_used_s=training.cpu_s,
+        budget_used_s=training.cpu_s if track.clock == "cpu" else training.wall_s,
         wall_s=time.monotonic() - started,
         peak_memory_bytes=training.peak_memory_bytes,
         weights_bytes=len(weights),
         weights_sha256=hashlib.sha256(weights).hexdigest() if weights else None,
         validation_sha256=prepared.validation_sha256,
         program_lines=len(request.program.splitlines()),
-        hardware=hardware(),
+        hardware=hardware(track.device),
         audit=outcome.audit,
         reason=outcome.reason,
     )
@@ -214,8 +220,9 @@ def _job(
         prepared = _prepare(corpus, request.salt, share, track.seq_len, track.eval_bytes, tokenizer)
     except ValueError as error:
         raise ImpossibleTrial(str(error)) from error
-    wall_s = WALL_FACTOR * track.budget_cpu_s + WALL_EXTRA_S if wall_cap_s is None else wall_cap_s
-    return _Job(request, track, tokenizer.vocab_size, prepared, wall_s, rng or random.SystemRandom())
+    if wall_cap_s is None:
+        wall_cap_s = WALL_FACTOR * track.budget_s + WALL_EXTRA_S
+    return _Job(request, track, tokenizer.vocab_size, prepared, wall_cap_s, rng or random.SystemRandom())
 
 
 def _evaluated(job: _Job, weights: bytes, evaluating: Sandbox, start: Start) -> Evaluation:
@@ -231,10 +238,11 @@ def _evaluated(job: _Job, weights: bytes, evaluating: Sandbox, start: Start) -> 
 
 def _train(sandbox: Sandbox, job: _Job) -> bytes:
     """The weights, as the program's process wrote them. Raises `_Failed`."""
-    _make_ready(sandbox, job, {"budget_cpu_s": job.track.budget_cpu_s}, job.prepared.tokens, job.prepared.doc_starts)
+    budget: dict[str, object] = {"budget_s": job.track.budget_s, "clock": job.track.clock}
+    _make_ready(sandbox, job, budget, job.prepared.tokens, job.prepared.doc_starts)
     weights = bytearray()
     try:
-        sandbox.limit(wall_s=job.wall_s, cpu_s=job.track.budget_cpu_s * (1 + GRACE_SHARE) + GRACE_S)
+        _allow(sandbox, job, job.track.budget_s * (1 + GRACE_SHARE) + GRACE_S)
         sandbox.send(*_sized(job.request.program))
         while piece := sandbox.read(WEIGHTS_BYTES_MAX):
             weights += piece
@@ -242,8 +250,8 @@ def _train(sandbox: Sandbox, job: _Job) -> bytes:
                 raise _Failed("crash", f"the state dict takes more than {WEIGHTS_BYTES_MAX} bytes")
         sandbox.measure()
     except LimitExceeded as error:
-        status: dict[str, Status] = {"wall": "timeout", "cpu": "over_budget", "memory": "out_of_memory"}
-        raise _Failed(status[error.limit], _reason(f"training: {error}", sandbox)) from error
+        status: Status = "over_budget" if error.limit == job.track.clock else _STATUS[error.limit]
+        raise _Failed(status, _reason(f"training: {error}", sandbox)) from error
     exit_status = sandbox.end()
     if exit_status != 0 or not weights:
         raise _ended(exit_status, "training", sandbox)
@@ -298,7 +306,7 @@ def _predictions(
     take: Callable[[Callable[[int], bytes]], NDArray[np.float64]],
 ) -> NDArray[np.float64]:
     """What `take` makes of the logits for the rows `shown`; the sandbox is dead afterwards. Raises `_Failed`."""
-    budget_s = job.track.budget_cpu_s
+    budget_s, clock = job.track.budget_s, job.track.clock
     batch_positions = max(1, _BATCH_BYTES // (4 * job.vocab_size))
     header: dict[str, object] = {"groups": groups, "batch_positions": batch_positions, "last_only": last_only}
     _make_ready(sandbox, job, header, weights, shown)
@@ -313,26 +321,32 @@ def _predictions(
         if early_bytes > 0:
             early_bytes -= len(piece)
             if early_bytes <= 0:
-                cpu_s = EVALUATION_CPU_FACTOR * budget_s + EVALUATION_CPU_EXTRA_S
-                sandbox.limit(wall_s=job.wall_s, cpu_s=cpu_s)
+                _allow(sandbox, job, EVALUATION_FACTOR * budget_s + EVALUATION_EXTRA_S)
         return piece
 
     try:
-        sandbox.limit(wall_s=job.wall_s, cpu_s=FIRST_LOGITS_SHARE * budget_s + FIRST_LOGITS_CPU_S)
+        _allow(sandbox, job, FIRST_LOGITS_SHARE * budget_s + FIRST_LOGITS_S[clock])
         sandbox.send(*_sized(job.request.program))
         return take(read)
     except LimitExceeded as error:
-        status: dict[str, Status] = {"wall": "timeout", "cpu": "timeout", "memory": "out_of_memory"}
-        if early_bytes > 0 and error.limit == "cpu":
+        if early_bytes > 0 and error.limit == clock:
             what = f"{where}: before the first logits {error}: leave what takes longer to train()"
             raise _Failed("over_budget", _reason(what, sandbox)) from error
-        raise _Failed(status[error.limit], _reason(f"{where}: {error}", sandbox)) from error
+        raise _Failed(_STATUS[error.limit], _reason(f"{where}: {error}", sandbox)) from error
     except MissingLogits as error:
         raise _ended(sandbox.end(), f"{where} ({error})", sandbox) from error
     except InvalidLogits as error:
         raise _Failed("void", _reason(f"{where}: {error}", sandbox)) from error
     finally:
         sandbox.kill()
+
+
+def _allow(sandbox: Sandbox, job: _Job, seconds: float) -> None:
+    """From now on the sandbox may use `seconds` by the track's clock, and in any case no more than the wall cap."""
+    if job.track.clock == "cpu":
+        sandbox.limit(wall_s=job.wall_s, cpu_s=seconds)
+    else:
+        sandbox.limit(wall_s=min(seconds, job.wall_s))
 
 
 def _make_ready(sandbox: Sandbox, job: _Job, more: dict[str, object], *parts: bytes | memoryview) -> None:
@@ -343,6 +357,7 @@ def _make_ready(sandbox: Sandbox, job: _Job, more: dict[str, object], *parts: by
         "vocab_size": job.vocab_size,
         "token_bytes": job.prepared.rows.itemsize,
         "seq_len": job.track.seq_len,
+        "device": job.track.device,
         "sizes": [len(part) for part in parts],
         **more,
     }
@@ -395,8 +410,8 @@ def _prepare(
 
 
 @functools.cache
-def hardware() -> Hardware:
-    """What trials on this machine run on."""
+def hardware(device: str) -> Hardware:
+    """What trials of a track with this device run on, on this machine."""
     return Hardware(
         machine=platform.machine()[:64],
         cpu=_cpu_name()[:1000],
@@ -404,6 +419,7 @@ def hardware() -> Hardware:
         system=f"{platform.system()} {platform.release()}"[:1000],
         python=platform.python_version()[:64],
         torch=importlib.metadata.version("torch")[:64],
+        gpu=nvidia_name()[:1000] if device == "cuda" else None,
     )
 
 

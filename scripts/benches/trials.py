@@ -99,7 +99,7 @@ def trial(
     log: Callable[[str], None] = lambda text: None,
 ) -> Measurement:
     """One trial as a runner makes it. Raises `RuntimeError` if it does not end as ok."""
-    track = Track(budget_cpu_s=budget_s, seq_len=SEQ_LEN, eval_bytes=eval_bytes, baseline="0" * 64)
+    track = Track(budget_s=budget_s, seq_len=SEQ_LEN, eval_bytes=eval_bytes, baseline="0" * 64)
     text = corpus()
     challenge = Challenge(
         name="bench",
@@ -193,7 +193,7 @@ class Observed:
 @contextmanager
 def warm(budget_s: float, eval_bytes: int = 64 * 1024) -> Iterator[Observed]:
     """Observed sandboxes out of pools that are full, as a runner has them between trials."""
-    track = Track(budget_cpu_s=budget_s, seq_len=SEQ_LEN, eval_bytes=eval_bytes, baseline="0" * 64)
+    track = Track(budget_s=budget_s, seq_len=SEQ_LEN, eval_bytes=eval_bytes, baseline="0" * 64)
     with ExitStack() as pools:
         training = pools.enter_context(Pool(lambda: start_sandbox("train", track), 1))
         others = pools.enter_context(Pool(lambda: start_sandbox("eval", track), 2))

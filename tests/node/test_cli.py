@@ -298,3 +298,15 @@ def test_one_trial(home: Path, tmp_path: Path) -> None:
     assert "no track" in refused(waggle("trial", program, "--home", home, "--track", "gpu"))
     assert refused(waggle("trial", tmp_path / "absent.py", "--home", home))
     assert refused(waggle("trial", program, "--home", home, "--seed", "-1"))
+
+
+def test_tracks_of_a_challenge(text: Path, tmp_path: Path) -> None:
+    both, home = ("--track", "gpu-5min", "--track", "cpu-quick"), tmp_path / "home"
+    assert "several have their own" in refused(waggle("init", "--home", home, "--corpus", text, *both, "--budget", "1"))
+    done = waggle("init", "--home", home, "--corpus", text, *both)
+    assert done.returncode == 0, done.stderr
+    assert "gpu-5min: cuda, 300 s of wall time" in done.stdout
+    assert "no track 'tpu'; it has" in refused(waggle("start", "--home", home, "--track", "tpu"))
+    if not Path("/dev/nvidiactl").exists():
+        for command in (("start",), ("trial", __file__)):
+            assert "needs an NVIDIA GPU" in refused(waggle(*command, "--home", home, "--track", "gpu-5min"))

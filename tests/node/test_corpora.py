@@ -19,6 +19,7 @@ from node.corpora import info_of_home, info_of_sources, lines
 from node.errors import UserError
 from node.home import Home, found_challenge
 from node.joining import fetch_challenge
+from node.tracks import CPU_TRACK, own_tracks
 from trainer.corpus import Corpus, Document, silent
 
 TEXT = "".join(f"{number * 7919}: line {number} of a text for the command line.\n" for number in range(9000))
@@ -104,7 +105,7 @@ def test_groups_that_were_not_made_by_the_rule_show(tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text(TEXT)
     home = Home(tmp_path / "A")
-    challenge = found_challenge(home, "test", [text], 1.0)
+    challenge = found_challenge(home, "test", [text], own_tracks([CPU_TRACK], 1.0))
     path = home.corpus_file(challenge.corpus.digest)
     packed = bytearray(path.read_bytes())
     packed[-4:] = bytes(4)  # the last document joins the first one's group
@@ -127,7 +128,7 @@ async def test_a_corpus_too_large_for_peers_is_used_here_and_brought_to_others_b
 ) -> None:
     (tmp_path / "text.txt").write_text(TEXT)
     founder, joiner = Home(tmp_path / "A"), Home(tmp_path / "B")
-    challenge = found_challenge(founder, "large", [tmp_path / "text.txt"], 1.0)
+    challenge = found_challenge(founder, "large", [tmp_path / "text.txt"], own_tracks([CPU_TRACK], 1.0))
     store = founder.store(challenge)
     assert not store.has_blob(challenge.corpus.digest)
     assert not info_of_home(founder).shareable

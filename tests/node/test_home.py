@@ -11,7 +11,8 @@ from ledger.envelope import peer_id
 from ledger.errors import LedgerDamaged
 from ledger.store import Store
 from node.errors import UserError
-from node.home import Home, baseline_program, found_challenge, usable_salt
+from node.home import Home, found_challenge, usable_salt
+from node.tracks import CPU_TRACK, baseline_program, own_tracks
 from trainer.challenge import ChallengeError, Track
 from trainer.corpus import Corpus, CorpusError, Document, split, validation_rows
 from trainer.tokens import ByteTokens
@@ -27,7 +28,7 @@ def text(tmp_path: Path) -> Path:
 @pytest.fixture
 def home(tmp_path: Path, text: Path) -> Home:
     home = Home(tmp_path / "home")
-    found_challenge(home, "test", [text], 1.0)
+    found_challenge(home, "test", [text], own_tracks([CPU_TRACK], 1.0))
     return home
 
 
@@ -35,7 +36,7 @@ def test_a_new_home_holds_everything_that_its_challenge_names(home: Home) -> Non
     challenge = home.challenge()
     store = home.store(challenge, check=True)
     track = challenge.tracks["cpu-quick"]
-    assert store.blob(track.baseline) == baseline_program()
+    assert store.blob(track.baseline) == baseline_program(CPU_TRACK)
     assert hashlib.sha256(store.blob(challenge.corpus.digest)).hexdigest() == challenge.corpus.digest
     assert store.blob(challenge.digest()) == challenge.canonical()
     assert home.corpus_path(challenge, store).read_bytes() == store.blob(challenge.corpus.digest)
@@ -53,7 +54,7 @@ def test_secrets_are_the_owners_only_and_stay_the_same(home: Home) -> None:
 def test_a_home_is_founded_once(home: Home, text: Path) -> None:
     before = home.challenge_file.read_bytes()
     with pytest.raises(UserError, match="already the home of challenge"):
-        found_challenge(home, "other", [text], 1.0)
+        found_challenge(home, "other", [text], own_tracks([CPU_TRACK], 1.0))
     assert home.challenge_file.read_bytes() == before
 
 
@@ -61,7 +62,7 @@ def test_an_interrupted_founding_is_done_again(tmp_path: Path, text: Path) -> No
     home = Home(tmp_path / "home")
     home.path.mkdir()
     Store.create(home.ledger_file, "d" * 64).close()  # as far as the interrupted attempt came
-    found_challenge(home, "test", [text], 1.0)
+    found_challenge(home, "test", [text], own_tracks([CPU_TRACK], 1.0))
     assert home.store(home.challenge()).challenge == home.challenge().digest()
 
 
@@ -71,14 +72,14 @@ def test_a_ledger_with_statements_is_never_replaced(home: Home, text: Path) -> N
     stated = examples.state_adoption(examples.author(store), "a" * 64)
     home.challenge_file.unlink()
     with pytest.raises(UserError, match="holds 1 statements"):
-        found_challenge(home, "test", [text], 1.0)
+        found_challenge(home, "test", [text], own_tracks([CPU_TRACK], 1.0))
     assert Store.open(home.ledger_file).entry(stated.id) == stated
 
 
 def test_a_bad_corpus_leaves_nothing_behind(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     with pytest.raises(CorpusError):
-        found_challenge(home, "test", [tmp_path / "absent.txt"], 1.0)
+        found_challenge(home, "test", [tmp_path / "absent.txt"], own_tracks([CPU_TRACK], 1.0))
     assert not home.is_initialised()
     assert not home.ledger_file.exists()
 
@@ -86,13 +87,13 @@ def test_a_bad_corpus_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_what_cannot_be_a_challenge_leaves_no_home(tmp_path: Path, text: Path) -> None:
     home = Home(tmp_path / "home")
     with pytest.raises(ChallengeError, match="name"):
-        found_challenge(home, "My Challenge", [text], 1.0)
+        found_challenge(home, "My Challenge", [text], own_tracks([CPU_TRACK], 1.0))
     tiny = tmp_path / "tiny.txt"
     tiny.write_text("One line.\n")
     with pytest.raises(UserError, match="too small"):
-        found_challenge(home, "test", [tiny], 1.0)
+        found_challenge(home, "test", [tiny], own_tracks([CPU_TRACK], 1.0))
     assert not home.is_initialised()
-    found_challenge(home, "test", [text], 1.0)
+    found_challenge(home, "test", [text], own_tracks([CPU_TRACK], 1.0))
 
 
 def test_every_salt_that_is_drawn_gives_both_sides() -> None:

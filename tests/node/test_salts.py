@@ -17,6 +17,7 @@ from ledger.statements import Reveal, commit, decode, encode, opens
 from node.errors import UserError
 from node.home import Home, found_challenge
 from node.salts import SALT_BYTES, USES_MAX, Salts
+from node.tracks import CPU_TRACK, own_tracks
 from trainer.corpus import Corpus, split
 
 FIRST = bytes(range(SALT_BYTES))
@@ -169,7 +170,7 @@ def home(tmp_path: Path) -> Home:
     text = tmp_path / "text.txt"
     text.write_text("".join(f"{number * 7919}: line {number} of a small text.\n" for number in range(4000)))
     home = Home(tmp_path / "home")
-    found_challenge(home, "test", [text], 1.0)
+    found_challenge(home, "test", [text], own_tracks([CPU_TRACK], 1.0))
     return home
 
 

@@ -67,7 +67,7 @@ class Swarm:
         store = home.store(challenge)
         node = Node(home, challenge, store, transport, self._report, self._refuse)
         await self._nursery.start(node.serve, join)
-        self._nursery.start_soon(node.work_on, ScriptedLane(), trials)
+        self._nursery.start_soon(node.work_on, ScriptedLane(), examples.TRACK, trials)
         return store, transport.addresses()[0]
 
     async def until(self, condition: Callable[[], bool]) -> None:

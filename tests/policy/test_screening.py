@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.statements import PROGRAM_BYTES_MAX
-from node.home import baseline_program
+from node.tracks import CPU_TRACK, baseline_program
 from policy.screening import screen_program
 
 SOUND = b"def build(vocab_size, seq_len): ...\ndef train(model, task): ...\n"
@@ -13,7 +13,7 @@ SOUND = b"def build(vocab_size, seq_len): ...\ndef train(model, task): ...\n"
 
 def test_sound_programs_pass() -> None:
     assert screen_program(SOUND) is None
-    assert screen_program(baseline_program()) is None
+    assert screen_program(baseline_program(CPU_TRACK)) is None
 
 
 @pytest.mark.parametrize(

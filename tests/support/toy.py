@@ -25,22 +25,22 @@ class StepClock:
         return self.left
 
 
-def source(name: str) -> str:
-    """The text of a program in trainer/programs."""
-    return Path(trainer.__file__).with_name("programs").joinpath(name).read_text()
-
-
-def load(name: str, **changes: object) -> SimpleNamespace:
-    """The names of a program after changes of its constants. Nobody imports programs, nor do tests.
+def source(name: str, **changes: object) -> str:
+    """The text of a program in trainer/programs, after changes of its constants.
 
     Raises `StopIteration` for a constant that it does not have.
     """
-    text = source(name)
+    text = Path(trainer.__file__).with_name("programs").joinpath(name).read_text()
     for constant, value in changes.items():
         before = next(line for line in text.splitlines() if line.startswith(f"{constant} = "))
         text = text.replace(before, f"{constant} = {value!r}", 1)
+    return text
+
+
+def load(name: str, **changes: object) -> SimpleNamespace:
+    """The names of a program after changes of its constants. Nobody imports programs, nor do tests."""
     scope: dict[str, Any] = {"__name__": "train"}
-    exec(compile(text, "train.py", "exec"), scope)
+    exec(compile(source(name, **changes), "train.py", "exec"), scope)
     return SimpleNamespace(**scope)
 
 

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import tomli_w
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -27,7 +28,7 @@ CHALLENGE = Challenge(
     founder=FOUNDER,
     corpus=CorpusRef(digest="a" * 64, bytes=1000, documents=10),
     split=Split(public_salt="0" * 32),
-    tracks={"cpu-quick": Track(baseline="b" * 64), "cpu-long": Track(baseline="b" * 64, budget_cpu_s=300.0)},
+    tracks={"cpu-quick": Track(baseline="b" * 64), "cpu-long": Track(baseline="b" * 64, budget_s=300.0)},
 )
 
 # Another valid value for every field.
@@ -40,7 +41,8 @@ OTHER: list[tuple[tuple[str, ...], Any]] = [
     (("corpus", "documents"), 11),
     (("split", "public_salt"), "1" * 32),
     (("split", "validation_share"), 0.2),
-    (("tracks", "cpu-quick", "budget_cpu_s"), 11.0),
+    (("tracks", "cpu-quick", "clock"), "wall"),
+    (("tracks", "cpu-quick", "budget_s"), 11.0),
     (("tracks", "cpu-quick", "threads"), 2),
     (("tracks", "cpu-quick", "memory_bytes"), 2**30),
     (("tracks", "cpu-quick", "seq_len"), 256),
@@ -103,8 +105,8 @@ def test_every_field_that_can_change_is_in_that_list() -> None:
     fields = {(key,) for key in document if key not in ("corpus", "split", "tracks")}
     fields |= {(part, key) for part in ("corpus", "split") for key in document[part]}
     fields |= {("tracks", "cpu-quick", key) for key in document["tracks"]["cpu-quick"]}
-    one_value_only = {("evaluator",), ("tracks", "cpu-quick", "device")}
-    assert fields - one_value_only == {path for path, _ in OTHER}
+    not_alone = {("evaluator",), ("tracks", "cpu-quick", "device")}  # one value only; and a GPU needs the wall clock
+    assert fields - not_alone == {path for path, _ in OTHER}
 
 
 @pytest.mark.parametrize("path", [("extra",), ("split", "extra"), ("tracks", "cpu-quick", "extra")])
@@ -130,7 +132,7 @@ def test_an_unknown_field_is_refused_by_name(tmp_path: Path, path: tuple[str, ..
         (("split", "public_salt"), "short"),
         (("split", "validation_share"), 1.0),
         (("tracks", "cpu-quick", "device"), "abacus"),
-        (("tracks", "cpu-quick", "budget_cpu_s"), 0),
+        (("tracks", "cpu-quick", "budget_s"), 0),
         (("tracks", "cpu-quick", "baseline"), "B" * 64),
     ],
 )
@@ -139,6 +141,13 @@ def test_a_value_out_of_range_is_refused_where_it_stands(tmp_path: Path, path: t
     with pytest.raises(ChallengeError, match=field) as raised:
         read(tmp_path, tomli_w.dumps(changed(path, value)))
     assert str(tmp_path / "challenge.toml") in str(raised.value)
+
+
+def test_a_gpu_is_timed_by_the_wall_clock() -> None:
+    gpu = {"device": "cuda", "baseline": "b" * 64}
+    assert msgspec.convert({**gpu, "clock": "wall"}, Track).device == "cuda"
+    with pytest.raises(msgspec.ValidationError, match='clock "wall"'):
+        msgspec.convert(gpu, Track)
 
 
 def test_files_that_cannot_be_read_are_refused_by_name(tmp_path: Path) -> None:

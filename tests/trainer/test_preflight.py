@@ -9,7 +9,7 @@ import pytest
 from attack import AS_ROOT
 
 from trainer.sandbox import command, scope
-from trainer.sandbox.command import Limits, SandboxUnavailable, bubblewrap, nvidia_devices, python_command
+from trainer.sandbox.command import Limits, SandboxUnavailable, bubblewrap, nvidia_devices, nvidia_name, python_command
 from trainer.sandbox.preflight import examine, preflight, remedy
 from trainer.sandbox.scope import Scope, Tier, plain_tier, tier
 from trainer.sandbox.syscalls import filter_program
@@ -157,6 +157,19 @@ def test_without_nvidia_devices_a_cuda_track_is_refused(tmp_path: Path) -> None:
     (tmp_path / "nvidiactl").touch()
     with pytest.raises(SandboxUnavailable, match="docker run --gpus all"):
         nvidia_devices(tmp_path)
+
+
+def test_the_driver_names_its_gpus(tmp_path: Path) -> None:
+    assert nvidia_name(tmp_path) == ""
+    for number in range(2):
+        card = tmp_path / "gpus" / f"0000:0{number}:00.0" / "information"
+        card.parent.mkdir(parents=True)
+        card.write_text("Model: \t\t NVIDIA H100 80GB HBM3\nIRQ:   \t\t 18\n")
+    (tmp_path / "version").write_text(
+        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56 UTC 2024\n"
+        "GCC version:  gcc version 11.4.0 (Ubuntu 11.4.0-1ubuntu1~22.04)\n"
+    )
+    assert nvidia_name(tmp_path) == "NVIDIA H100 80GB HBM3, NVIDIA H100 80GB HBM3, driver 550.54.15"
 
 
 def test_a_scope_of_systemd_limits_memory_and_tasks() -> None:

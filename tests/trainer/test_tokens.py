@@ -157,7 +157,7 @@ def challenge(file: bytes | None) -> Challenge:
         tokenizer="bytes" if file is None else TokenizerRef(digest=hashlib.sha256(file).hexdigest()),
         corpus=CorpusRef(digest=CORPUS.digest(), bytes=CORPUS.text_bytes, documents=len(CORPUS.documents)),
         split=Split(public_salt="0" * 32, validation_share=0.2),
-        tracks={"tiny": Track(budget_cpu_s=0.5, memory_bytes=2**30, seq_len=16, eval_bytes=4096, baseline="0" * 64)},
+        tracks={"tiny": Track(budget_s=0.5, memory_bytes=2**30, seq_len=16, eval_bytes=4096, baseline="0" * 64)},
     )
 
 

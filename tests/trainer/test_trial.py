@@ -7,15 +7,18 @@ from pathlib import Path
 import msgspec
 import psutil
 import pytest
+import toy
 
+import trainer.trial
 from ledger.statements import PROGRAM_BYTES_MAX, Measurement
 from trainer.challenge import Challenge, CorpusRef, Split, Track
 from trainer.corpus import Corpus, Document
 from trainer.requests import TrialRequest
+from trainer.sandbox.command import SandboxUnavailable
 from trainer.trial import ImpossibleTrial, run_trial
 
 SALT = b"0123456789abcdef"
-TRACK = Track(budget_cpu_s=1.0, memory_bytes=2**29, seq_len=16, eval_bytes=2048, baseline="0" * 64)
+TRACK = Track(budget_s=1.0, memory_bytes=2**29, seq_len=16, eval_bytes=2048, baseline="0" * 64)
 
 HONEST = """
 import torch
@@ -63,9 +66,11 @@ def challenge(track: Track = TRACK) -> Challenge:
     )
 
 
-def trial(program: str, *, wall_cap_s: float = 30.0, rng: random.Random | None = None) -> Measurement:
+def trial(
+    program: str, track: Track = TRACK, *, wall_cap_s: float = 30.0, rng: random.Random | None = None
+) -> Measurement:
     request = TrialRequest(program.encode(), "tiny", 1, SALT)
-    return run_trial(request, challenge(), CORPUS, wall_cap_s=wall_cap_s, rng=rng)
+    return run_trial(request, challenge(track), CORPUS, wall_cap_s=wall_cap_s, rng=rng)
 
 
 def with_train(body: str, prelude: str = "") -> str:
@@ -126,6 +131,47 @@ def test_sleeping_is_a_timeout() -> None:
     result = trial(with_train("time.sleep(3600)"), wall_cap_s=1.0)
     assert result.status == "timeout", result.reason
     assert result.budget_used_s < 1.0
+
+
+def test_by_the_wall_clock_sleeping_uses_the_budget() -> None:
+    by_the_wall = msgspec.structs.replace(TRACK, clock="wall")
+    asleep = "before = task.time_left(); time.sleep(0.25); assert 0.25 < before - task.time_left()"
+    rested = trial(with_train(asleep), by_the_wall)
+    assert rested.status == "ok", rested.reason
+    assert 0.25 < rested.budget_used_s < rested.wall_s
+    asleep_too_long = trial(with_train("time.sleep(3600)"), by_the_wall)
+    assert asleep_too_long.status == "over_budget", asleep_too_long.reason
+    assert 1.0 < asleep_too_long.budget_used_s < asleep_too_long.wall_s
+
+
+def test_by_the_wall_clock_too_an_evaluation_has_little_time_before_its_first_logits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(trainer.trial.FIRST_LOGITS_S, "wall", 0.2)
+    slow = HONEST.replace("return self.table(tokens)", "import time; time.sleep(1); return self.table(tokens)")
+    result = trial(slow, msgspec.structs.replace(TRACK, clock="wall"))
+    assert result.status == "over_budget", result.reason
+    assert "before the first logits" in result.reason
+
+
+CUDA_TRACK = Track(device="cuda", clock="wall", budget_s=20.0, seq_len=32, eval_bytes=4096, baseline="0" * 64)
+HAS_NVIDIA = Path("/dev/nvidiactl").exists()
+
+
+@pytest.mark.skipif(HAS_NVIDIA, reason="this machine has an NVIDIA GPU")
+def test_without_a_gpu_a_cuda_track_is_refused_with_a_remedy() -> None:
+    with pytest.raises(SandboxUnavailable, match="docker run --gpus all"):
+        trial(HONEST, CUDA_TRACK)
+
+
+@pytest.mark.skipif(not HAS_NVIDIA, reason="no NVIDIA GPU")
+def test_the_gpu_baseline_trains_on_a_gpu_in_the_sandbox() -> None:
+    small = toy.source("gpu_5min.py", WIDTH=64, LAYERS=2, HEADS=2, BATCH=8, CONTEXT=32)
+    result = trial(small, CUDA_TRACK, wall_cap_s=120.0)
+    assert result.status == "ok", result.reason
+    assert result.val_bpb is not None
+    assert result.val_bpb < 4.0
+    assert result.hardware.gpu
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,16 @@ def nvidia_devices(folder: Path = Path("/dev")) -> list[Path]:
     return [path for path in nodes if path.exists()] + cards
 
 
+def nvidia_name(folder: Path = Path("/proc/driver/nvidia")) -> str:
+    """Models of the GPUs and version of their driver, as the driver tells them; empty where there is none."""
+    cards = sorted(folder.glob("gpus/*/information"))
+    said = [line for path in cards for line in path.read_text(errors="replace").splitlines()]
+    models = [line.partition(":")[2].strip() for line in said if line.startswith("Model:")]
+    version = folder / "version"
+    driver = re.search(r"\b\d+\.\d+(\.\d+)?\b", version.read_text(errors="replace")) if version.exists() else None
+    return ", ".join([*models, *([f"driver {driver[0]}"] if driver else [])])
+
+
 @functools.cache
 def bubblewrap() -> tuple[str, str]:
     """Path and version of a bubblewrap that can do what is asked of it. Raises `SandboxUnavailable`."""

@@ -52,14 +52,15 @@ class Facts(NamedTuple):
         )
 
 
-def preflight() -> str:
-    """One line that describes the sandbox. Raises `SandboxUnavailable`."""
-    return examine().summary()
+def preflight(device: str = "cpu") -> str:
+    """One line that describes the sandbox for tracks of this device. Raises `SandboxUnavailable`."""
+    return examine(device).summary()
 
 
-def examine() -> Facts:
+def examine(device: str = "cpu") -> Facts:
     """Run a trivial program in a sandbox and look at it from both sides. Raises `SandboxUnavailable`."""
-    with Sandbox(["-c", _PROGRAM], Limits(memory_bytes=2**28, cpu_s=PREFLIGHT_TIMEOUT_S, threads=1), {}) as sandbox:
+    limits = Limits(memory_bytes=2**28, cpu_s=PREFLIGHT_TIMEOUT_S, threads=1, nvidia=device == "cuda")
+    with Sandbox(["-c", _PROGRAM], limits, {}) as sandbox:
         sandbox.limit(wall_s=PREFLIGHT_TIMEOUT_S)
         try:
             answer = sandbox.read(2**16)

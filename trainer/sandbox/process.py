@@ -114,7 +114,9 @@ class Sandbox:
         self._memory_limit_bytes = limits.memory_bytes
         self._deadline = float("inf")
         self._wall_limit_s = float("inf")
-        self.cpu_s = 0.0  # since `limit`
+        self._limited_at = time.monotonic()
+        self.cpu_s = 0.0  # from `limit` to the last sample
+        self.wall_s = 0.0  # likewise
         self.peak_memory_bytes = 0  # resident, summed over the tree
 
     def __enter__(self) -> Self:
@@ -147,13 +149,14 @@ class Sandbox:
         return self._meter.sees_inside()
 
     def limit(self, *, wall_s: float, cpu_s: float = float("inf")) -> None:
-        """From now on, the tree may use `wall_s` and `cpu_s` more. Takes the base of the CPU count."""
+        """From now on, the tree may use `wall_s` and `cpu_s` more. What it used so far counts no longer."""
         self._find_firsts()
         self._cpu_base_s = self._meter.sample().cpu_s
         self._cpu_limit_s = cpu_s
-        self.cpu_s = 0.0
+        self.cpu_s = self.wall_s = 0.0
+        self._limited_at = time.monotonic()
         self._wall_limit_s = wall_s
-        self._deadline = time.monotonic() + wall_s
+        self._deadline = self._limited_at + wall_s
 
     def send(self, *parts: bytes | bytearray | memoryview) -> None:
         """Queue bytes for the program's stdin; `read` delivers them."""
@@ -171,6 +174,7 @@ class Sandbox:
             if now >= self._next_sample:
                 self.measure()
             if now >= self._deadline:
+                self.wall_s = now - self._limited_at
                 self.kill()
                 raise LimitExceeded("wall", f"no end after {self._wall_limit_s:.1f} s of wall time")
             output = self._transfer(min(self._deadline, self._next_sample) - now, bytes_max)
@@ -183,6 +187,7 @@ class Sandbox:
         started = time.monotonic()
         usage = self._meter.sample()
         self.cpu_s = max(0.0, usage.cpu_s - self._cpu_base_s)
+        self.wall_s = started - self._limited_at
         self.peak_memory_bytes = max(self.peak_memory_bytes, usage.resident_bytes)
         if self.cpu_s > self._cpu_limit_s:
             self.kill()
