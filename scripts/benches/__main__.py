@@ -48,7 +48,7 @@ def bench(name: str, full: bool, chosen: tuple[str, ...], out: Path) -> None:
         "parts": list(chosen or parts),
         "full": full,
         "seconds": round(time.monotonic() - started, 1),
-        "hardware": msgspec.to_builtins(hardware()),
+        "hardware": msgspec.to_builtins(hardware("cpu")),
         "rows": msgspec.to_builtins(rows),
         "goals": [{**msgspec.to_builtins(goal), "met": goal.met} for goal in goals],
     }
