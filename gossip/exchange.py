@@ -24,9 +24,10 @@ from gossip.errors import PeerFault
 from ledger.envelope import Signed, open_envelope
 from ledger.errors import BadStatement
 from ledger.feed import Head
+from ledger.statements import feed_kind
 
 FeedName = tuple[str, str]
-"""Author (peer id) and feed (`main` or `trials`)."""
+"""Author (peer id) and feed (`main` or `trials`, perhaps with a number)."""
 
 SEQ_NONE_WANTED = 2**53 - 1  # a next seq that no feed reaches: "send nothing of this feed"
 
@@ -82,7 +83,7 @@ def lacking(heads: Mapping[FeedName, Head], window: Window) -> list[tuple[FeedNa
         for name, head in heads.items()
         if window.holds(name) and window.next_seq.get(name, 0) <= head.seq
     ]
-    return sorted(found, key=lambda item: (item[0][1] != "main", item[0]))
+    return sorted(found, key=lambda item: (feed_kind(item[0][1]) != "main", item[0]))
 
 
 def next_page(heads: Mapping[FeedName, Head], window: Window, read: Read, bytes_max: int) -> Page:

@@ -23,7 +23,8 @@ from gossip.transport import Transport
 from gossip.wire import SYNC, SyncReply, encode, receive, sync_request
 from ledger.envelope import Signed
 from ledger.errors import BrokenChain, Equivocation
-from ledger.statements import PROGRAM_BYTES_MAX
+from ledger.predicates import PROGRAM_BYTES_MAX
+from ledger.statements import feed_kind
 from ledger.store import Store
 
 __all__ = ["Mesh", "fetch_blob", "fetch_status"]
@@ -71,7 +72,7 @@ class Mesh:
 
     async def publish(self, signed: Signed) -> None:
         """Announce an own entry that is stored already. Trials are not announced: they travel by sync."""
-        if signed.statement.entry.feed == "main":
+        if feed_kind(signed.statement.entry.feed) == "main":
             await self._transport.publish(self._topic, signed.envelope)
 
     def _connection_event(self, event: Event) -> None:
@@ -209,7 +210,7 @@ class Mesh:
 
     async def _fetch_blobs(self, peer: str, absent: set[str]) -> None:
         """Fetch programs that entries name and that are not here. `absent` collects what this peer cannot give."""
-        missing = self._store.missing_blobs(limits.BLOBS_MISSING_MAX)
+        missing = self._store.blobs.missing(limits.BLOBS_MISSING_MAX)
         wanted = [digest for digest in missing if digest not in absent and digest not in self._fetching]
         if not wanted:
             absent.clear()  # ask again next time: it may have them by then
@@ -225,7 +226,7 @@ class Mesh:
                 absent.add(digest)
                 raise
             else:
-                self._store.put_blob(data)
+                self._store.blobs.put(data)
                 self._tell(Kind.BLOB_RECEIVED, peer, digest, count=len(data))
             finally:
                 self._fetching.discard(digest)

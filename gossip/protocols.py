@@ -140,7 +140,7 @@ class Responder:
                 request = await receive(stream, BlobRequest, limits.STATUS_BYTES_MAX)
             async with self._blobs_in_memory:
                 try:
-                    data = self._store.blob(request.digest)
+                    data = self._store.blobs.get(request.digest)
                 except UnknownBlob:
                     await stream.write(encode(BlobReply(None)))
                 else:

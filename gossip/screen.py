@@ -12,6 +12,7 @@ from typing import NamedTuple
 from gossip.limits import MESSAGE_BYTES_MAX
 from ledger.envelope import Signed, open_envelope
 from ledger.errors import BadStatement
+from ledger.statements import feed_kind
 
 
 class Verdict(Enum):
@@ -49,6 +50,6 @@ def screen(message: bytes, challenge: str) -> Screened:
     if entry.challenge != challenge:
         return Screened(Verdict.REJECT, f"an entry of challenge {entry.challenge}", None)
     # 4
-    if entry.feed != "main":
+    if feed_kind(entry.feed) != "main":
         return Screened(Verdict.IGNORE, f"an entry of a {entry.feed} feed, which travels by sync", None)
     return Screened(Verdict.ACCEPT, "", signed)

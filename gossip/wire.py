@@ -25,7 +25,7 @@ from gossip.limits import (
     HEADS_PER_REQUEST_MAX,
 )
 from gossip.transport import Stream
-from ledger.statements import Feed, PeerId, Sha256
+from ledger.predicates import Feed, PeerId, Sha256
 
 PROTOCOL = 1
 STATUS = "/waggle/status/1"
@@ -89,7 +89,7 @@ Message = TypeVar("Message", bound=_Message)
 
 
 def sync_request(challenge: str, heads: str, window: Window) -> SyncRequest:
-    positions = tuple(Position(author, _feed(feed), seq) for (author, feed), seq in sorted(window.next_seq.items()))
+    positions = tuple(Position(author, feed, seq) for (author, feed), seq in sorted(window.next_seq.items()))
     return SyncRequest(challenge, heads, _name(window.after), _name(window.upto), positions)
 
 
@@ -130,8 +130,4 @@ async def read_exactly(stream: Stream, size: int) -> bytes:
 
 
 def _name(name: tuple[str, str] | None) -> _FeedName | None:
-    return None if name is None else (name[0], _feed(name[1]))
-
-
-def _feed(feed: str) -> Feed:
-    return "main" if feed == "main" else "trials"
+    return None if name is None else (name[0], name[1])

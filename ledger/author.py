@@ -4,17 +4,21 @@ The order matters: an entry is durable in the store before anybody else can see 
 what it published signs a second history, which is what a liar does.
 """
 
+import hashlib
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ledger.envelope import Signed, peer_id, seal
-from ledger.feed import next_entry
-from ledger.statements import Adoption, Attestation, Discovery, Entry, Feed, Reveal, Trial, encode
+from ledger.checkpoint import Checkpoint as TreeHead
+from ledger.checkpoint import origin, sign
+from ledger.envelope import Signed, payload_of, peer_id, seal
+from ledger.feed import Head, next_entry
+from ledger.merkle import Frontier, leaf_hash
+from ledger.predicates import Checkpoint, Entry, FeedHead, FeedKind, FeedReset, Revocation, Successor
+from ledger.statements import OwnBody, encode, feed_kind
 from ledger.store import Store
-
-OwnBody = Trial | Discovery | Attestation | Adoption | Reveal
 
 
 def utc_now() -> str:
@@ -23,17 +27,31 @@ def utc_now() -> str:
 
 
 class Author:
-    """The holder of a key, with its two feeds in `store`. The only writer of these feeds anywhere."""
+    """The holder of a key, with its feeds in `store`. The only writer of these feeds anywhere."""
 
     def __init__(self, store: Store, key: Ed25519PrivateKey, *, now: Callable[[], str] = utc_now) -> None:
         self.id = peer_id(key.public_key())
         self._store, self._key, self._now = store, key, now
+        self._key_digest = hashlib.sha256(key.public_key().public_bytes_raw()).hexdigest()
+        self._trees: dict[str, Frontier] = {}  # by feed
 
-    def append(self, feed: Feed, subject: str, body: Callable[[Entry], OwnBody]) -> Signed:
-        """State `body(entry)` about the program `subject` (SHA-256): signed and durable when it returns.
+    def feed(self, kind: FeedKind) -> str:
+        """The feed of this kind that is written to now: after a feed reset, that of the latest incarnation."""
+        numbers = [name.partition(".")[2] for name in self._store.feeds(self.id) if feed_kind(name) == "main"]
+        return f"{kind}.{numbers[-1]}" if numbers and numbers[-1] else kind
+
+    def head(self, kind: FeedKind) -> Head | None:
+        """The last entry of the feed that is written to now."""
+        return self._store.head(self.id, self.feed(kind))
+
+    def append(self, kind: FeedKind, subject: str, body: Callable[[Entry], OwnBody]) -> Signed:
+        """State `body(entry)` about `subject` (SHA-256): signed and durable when it returns.
 
         Raises `BadStatement` for what others would refuse.
         """
+        return self._append(self.feed(kind), subject, body)
+
+    def _append(self, feed: str, subject: str, body: Callable[[Entry], OwnBody]) -> Signed:
         entry = next_entry(
             self._store.head(self.id, feed),
             clock=self._store.clock(),
@@ -45,3 +63,41 @@ class Author:
         signed = seal(self._key, encode(subject, body(entry)))
         self._store.add(signed)
         return signed
+
+    def checkpoint(self, feed: str) -> Signed:
+        """Commit to one of one's feeds as it is now, in the main feed. Raises `ValueError` for an empty one."""
+        tree = self._trees.get(feed, Frontier())
+        for envelope in self._store.envelopes(self.id, feed, tree.size, 2**62):
+            tree = tree.append(leaf_hash(payload_of(envelope)))
+        self._trees[feed] = tree
+        if tree.size == 0:
+            raise ValueError(f"{self.id} has no feed {feed}")
+        note = sign(self._key, TreeHead(origin(self._store.challenge, self.id, feed), tree.size, tree.root()))
+        subject = hashlib.sha256(note.encode()).hexdigest()
+        return self.append("main", subject, lambda entry: Checkpoint(entry=entry, feed=feed, note=note))
+
+    def revoke(self, reason: str, successor: Successor | None = None) -> Signed:
+        """Declare one's key void from here on; what was stated so far holds."""
+        own = self.feed("main")
+        heads = tuple(head for head in self._heads() if head.feed != own)
+
+        def body(entry: Entry) -> Revocation:
+            return Revocation(entry=entry, reason=reason, heads=heads, successor=successor)
+
+        return self.append("main", self._key_digest, body)
+
+    def reset(self, reason: str, *, number: int | None = None) -> Signed:
+        """Begin new feeds, because the end of the old ones may be lost.
+
+        `number` tells the incarnation from all earlier ones, also from those that were lost: by default it is the time.
+        """
+        known = self._heads()
+
+        def body(entry: Entry) -> FeedReset:
+            return FeedReset(entry=entry, reason=reason, known=known)
+
+        return self._append(f"main.{int(time.time()) if number is None else number}", self._key_digest, body)
+
+    def _heads(self) -> tuple[FeedHead, ...]:
+        heads = ((feed, self._store.head(self.id, feed)) for feed in self._store.feeds(self.id))
+        return tuple(FeedHead(feed=feed, seq=head.seq, id=head.id) for feed, head in heads if head is not None)

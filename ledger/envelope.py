@@ -16,8 +16,10 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from msgspec import Struct
 
+from ledger.checkpoint import decode_base64, open_checkpoint, origin
 from ledger.errors import BadStatement
-from ledger.statements import PAYLOAD_BYTES_MAX, PeerId, Statement, decode, entry_id
+from ledger.predicates import Checkpoint, PeerId, Revocation, Successor
+from ledger.statements import PAYLOAD_BYTES_MAX, Statement, decode, entry_id
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 PEER_ID_CHARS_MAX = 64  # ours have 52
@@ -87,15 +89,13 @@ def open_envelope(data: bytes) -> Signed:
     4. The signature is by the key in its key id, over the exact payload bytes.
     5. Only then is the payload decoded, strictly.
     6. The author that the statement names is the signer.
+    7. What is signed within the statement is signed by whom it should: a checkpoint, a successor's consent.
     """
     # 1
     if len(data) > ENVELOPE_BYTES_MAX:
         raise BadStatement(f"envelope of {len(data)} bytes is over the limit of {ENVELOPE_BYTES_MAX}")
     # 2
-    try:
-        envelope = msgspec.msgpack.decode(data, type=Envelope)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise BadStatement(f"malformed envelope: {error}") from error
+    envelope = _read(data)
     if envelope.payloadType != PAYLOAD_TYPE:
         raise BadStatement(f"payload type is {envelope.payloadType[:80]!r}, not {PAYLOAD_TYPE}")
     # 3
@@ -112,4 +112,43 @@ def open_envelope(data: bytes) -> Signed:
     # 6
     if statement.entry.author != signature.keyid:
         raise BadStatement(f"signed by {signature.keyid}, but names {statement.entry.author} as its author")
+    # 7
+    _check_within(statement)
     return Signed(entry_id(envelope.payload), statement, data)
+
+
+def payload_of(data: bytes) -> bytes:
+    """The payload of an envelope that was checked before. Raises `BadStatement` if it cannot be read."""
+    return _read(data).payload
+
+
+def read_unchecked(data: bytes) -> Signed:
+    """Read an envelope whose signature was checked before. Raises `BadStatement` if it cannot be read."""
+    payload = payload_of(data)
+    return Signed(entry_id(payload), decode(payload), data)
+
+
+def _read(data: bytes) -> Envelope:
+    try:
+        return msgspec.msgpack.decode(data, type=Envelope)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadStatement(f"malformed envelope: {error}") from error
+
+
+def consent_bytes(challenge: str, author: str) -> bytes:
+    """What the successor of a revoked key signs, so that nobody can name a successor who does not want to be one."""
+    return f"waggle successor v1\n{challenge}\n{author}\n".encode()
+
+
+def _check_within(statement: Statement) -> None:
+    entry = statement.entry
+    match statement.body:
+        case Checkpoint(note=note, feed=feed):
+            found = open_checkpoint(note, public_key(entry.author))
+            if found.origin != origin(entry.challenge, entry.author, feed):
+                raise BadStatement(f"a checkpoint of {found.origin!r} in a statement about the feed {feed}")
+        case Revocation(successor=Successor(peer=peer, consent=consent)):
+            try:
+                public_key(peer).verify(decode_base64(consent), consent_bytes(entry.challenge, entry.author))
+            except InvalidSignature as error:
+                raise BadStatement(f"a revocation names {peer} as successor without its consent") from error

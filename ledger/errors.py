@@ -3,6 +3,8 @@
 LedgerError
 ├── BadStatement      a peer's (or an author's) violation: malformed, badly signed, out of order
 │   ├── BrokenChain   right shape, wrong place: a gap, a fork or a wrong predecessor
+│   │   ├── AuthorBanned  its author has signed two histories before
+│   │   └── KeyRevoked    its author has revoked the key and does not vouch for it
 │   └── Equivocation  two different entries signed for one author, feed and position
 ├── LedgerDamaged     the environment's failure: the database file is not readable as one
 ├── UnknownId         no entry carries that identifier or prefix
@@ -21,6 +23,14 @@ class BadStatement(LedgerError):
 
 class BrokenChain(BadStatement):
     """A well-formed entry that does not extend the feed as this ledger knows it."""
+
+
+class AuthorBanned(BrokenChain):
+    """An entry of an author of whom there is proof that it signed two histories."""
+
+
+class KeyRevoked(BrokenChain):
+    """An entry that its author's revocation does not vouch for."""
 
 
 class Equivocation(BadStatement):

@@ -9,7 +9,7 @@ attestation on a discovery) always carries the greater time, whatever the wall c
 from typing import NamedTuple
 
 from ledger.errors import BrokenChain, Equivocation
-from ledger.statements import PROTOCOL, Entry, Feed
+from ledger.predicates import PROTOCOL, Entry, Feed
 
 
 class Head(NamedTuple):

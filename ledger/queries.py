@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import Struct
 
 from ledger.errors import AmbiguousId, UnknownId
-from ledger.statements import Trial
+from ledger.predicates import Trial
 from ledger.store import Store
 
 ID_PREFIX_MIN = 8

@@ -1,11 +1,13 @@
-"""The nouns of the ledger: what a node can state, as in-toto Statements v1 in JSON.
+"""The outer form of what a node states: in-toto Statements v1 in JSON, their reading, writing and naming.
 
-A statement says something about one *subject* (nearly always a program, named by the SHA-256 of its text) and is
-placed in one author's feed by its *entry*. Rules that hold for every statement of a known type and version:
+A statement says something (predicates.py) about one *subject* and is placed in one author's feed by its *entry*. Rules
+that hold for every statement:
 
-* decoding is strict: unknown fields, wrong types, out-of-range numbers and non-finite floats are refused;
-* a type that this version does not know is kept as `Opaque`: the chain of its author must not break because an
-  author runs newer software;
+* decoding is strict, duplicate keys included: two readers must never see two meanings in the same signed bytes;
+* a type or version of a type that this version does not know is kept as `Opaque`: the chain of its author must not
+  break because an author runs newer software. So is the body of an entry of the next protocol version, of whose
+  `entry` only what this version knows is read: versions N and N - 1 hold each other's feeds. What is newer still is
+  refused, and the author's feed stops here until this node is updated;
 * recorded times are information; nothing is decided by them. Order comes from `seq` and the Lamport clock.
 
 Source of the outer form: in-toto Attestation Framework, Statement v1 (https://in-toto.io/Statement/v1).
@@ -14,229 +16,141 @@ This module knows nothing of signatures (envelope.py), of chains (feed.py) or of
 
 import base64
 import hashlib
-import math
-from typing import Annotated, Any, Literal
+import json
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct, field
 
 from ledger.errors import BadStatement
+from ledger.predicates import (
+    PROTOCOL,
+    Adoption,
+    Amendment,
+    Attestation,
+    Checkpoint,
+    Claim,
+    Discovery,
+    Entry,
+    FeedKind,
+    FeedReset,
+    Gate,
+    Name,
+    Record,
+    Retraction,
+    Reveal,
+    Revocation,
+    Sha256,
+    Skill,
+    Trial,
+)
 
-PROTOCOL = 1
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PAYLOAD_BYTES_MAX = 64 * 1024  # a discovery with 30 pairs takes about 6 KiB
-PROGRAM_NAME = "train.py"
-SALT_NAME = "salt"  # the subject of a reveal
-PROGRAM_BYTES_MAX = 64 * 1024  # of source
-PAIRS_MAX = 64  # of one comparison
-BPB_MAX = 1e6  # a score past it says nothing more, and sums of scores stay finite
 
-# Lengths are stated beside the patterns because "$" would let a newline follow.
-Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
-EntryId = Annotated[str, Meta(pattern="^bafkrei[a-z2-7]{52}$", max_length=59)]
-PeerId = Annotated[str, Meta(pattern="^12D3KooW[1-9A-HJ-NP-Za-km-z]{44}$", max_length=52)]
-Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]  # exact in every JSON reader
-Seed = Annotated[int, Meta(ge=0, le=2**31 - 1)]
-Seconds = Annotated[float, Meta(ge=0)]
-Line = Annotated[str, Meta(max_length=1000)]
-Name = Annotated[str, Meta(max_length=64)]
-Bits = Annotated[float, Meta(ge=-1000 * BPB_MAX, le=1000 * BPB_MAX)]  # per byte; room for the interval of two pairs
-SplitName = Annotated[str, Meta(pattern="^(public|private:[0-9a-f]{64})\\Z")]
-"""`public`, or `private:` with the SHA-256 of the salt: a commitment that can be opened later."""
-
-Feed = Literal["main", "trials"]
-Status = Literal["ok", "crash", "timeout", "over_budget", "out_of_memory", "void", "refused"]
-Verdict = Literal["confirmed", "refuted", "inconclusive"]
-
-
-class _Record(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Base of everything inside a statement: immutable, strict."""
-
-    def __post_init__(self) -> None:
-        for name in self.__struct_fields__:
-            value = getattr(self, name)
-            numbers = value if isinstance(value, tuple) else (value,)
-            if any(isinstance(n, float) and not math.isfinite(n) for n in numbers):
-                raise ValueError(f"{name} is not a finite number")
-
-
-class Entry(_Record, frozen=True, kw_only=True):
-    """Where a statement stands: which swarm, whose feed, at which position, after what."""
-
-    protocol: Annotated[int, Meta(ge=1, le=PROTOCOL)]
-    challenge: Sha256
-    author: PeerId
-    feed: Feed
-    seq: Count  # 0 for the first entry of a feed
-    prev: EntryId | None  # id of the entry at seq - 1; None exactly at seq 0
-    lamport: Count
-    recorded_at: Name  # RFC 3339, information only
-
-
-class Hardware(_Record, frozen=True, kw_only=True):
-    """What a trial ran on; scores of different hardware are comparable only as differences."""
-
-    machine: Name  # platform.machine(), e.g. x86_64
-    cpu: Line
-    cores: Count
-    system: Line
-    python: Name
-    torch: Name
-    gpu: Line | None = None  # models and driver, where the track's device is a GPU
-
-
-class Audit(_Record, frozen=True, kw_only=True):
-    """What the prefix-only audit of an `ok` trial saw: costs of targets, from prefixes minus as they were scored."""
-
-    cuts: Count
-    targeted: Count  # of `cuts`; the others are uniform
-    tolerance_bits: Annotated[float, Meta(ge=0)]  # of one difference
-    largest_bits: Annotated[float, Meta(ge=0)]  # of all differences, without sign
-    mean_bits: Bits  # over the uniform cuts; positive where seeing the whole row helped
-
-
-class Measurement(_Record, frozen=True, kw_only=True):
-    """What one trial gave. Only status `ok` carries a score: a failure is never a number."""
-
-    status: Status
-    val_bpb: Annotated[float, Meta(ge=0, le=BPB_MAX)] | None  # bits per byte of validation text; lower is better
-    evaluated_bytes: Count
-    budget_used_s: Seconds  # in the track's unit: CPU seconds of the whole process tree, or wall seconds
-    wall_s: Seconds  # the whole trial, start-up and evaluation included
-    peak_memory_bytes: Count  # resident, summed over the training sandbox's process tree
-    weights_bytes: Count
-    weights_sha256: Sha256 | None
-    validation_sha256: Sha256 | None  # of the evaluated rows, in canonical order
-    program_lines: Count
-    hardware: Hardware
-    audit: Audit | None = None  # with status ok only
-    reason: Annotated[str, Meta(max_length=8000)] = ""  # why not ok; ends with the sanitised end of the log
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if (self.status == "ok") != (self.val_bpb is not None):
-            raise ValueError("a score goes with status ok, and with no other")
-        if self.status != "ok" and self.audit is not None:
-            raise ValueError("an audit that was passed goes with status ok, and with no other")
-
-
-class Comparison(_Record, frozen=True, kw_only=True):
-    """Paired trials of two programs: same seeds, split, budget and machine."""
-
-    split: SplitName
-    seeds: Annotated[tuple[Seed, ...], Meta(max_length=PAIRS_MAX)]  # (n,)
-    parent_trials: tuple[EntryId, ...]  # (n,)
-    child_trials: tuple[EntryId, ...]  # (n,)
-    differences: tuple[Bits, ...]  # (n,), child - parent; negative is better
-    mean: Bits
-    low: Bits  # 95 % interval of the mean
-    high: Bits
-    p_value: Annotated[float, Meta(ge=0, le=1)]  # one-sided, of "the child is no better"
-    noise: Annotated[float, Meta(ge=0, le=1000 * BPB_MAX)]  # standard deviation of a difference, from A/A trials
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not len(self.seeds) == len(self.parent_trials) == len(self.child_trials) == len(self.differences):
-            raise ValueError("a comparison has as many parent trials, child trials and differences as seeds")
-        if len(self.seeds) != len(set(self.seeds)):
-            raise ValueError("a comparison names a seed twice")
-
-
-class Trial(_Record, frozen=True, kw_only=True):
-    """One training and evaluation of the subject program."""
-
-    entry: Entry
-    track: Name
-    seed: Seed
-    split: SplitName
-    result: Measurement
-
-
-class Discovery(_Record, frozen=True, kw_only=True):
-    """A claim that the subject program beats its parent."""
-
-    entry: Entry
-    track: Name
-    parent: Sha256
-    hypothesis: Line
-    proposer: Name
-    comparison: Comparison
-
-
-class Attestation(_Record, frozen=True, kw_only=True):
-    """A verdict on somebody's discovery, after a comparison of the author's own."""
-
-    entry: Entry
-    discovery: EntryId
-    verdict: Verdict
-    reason: Line
-    comparison: Comparison | None  # None where no pair could be completed; such a verdict is never `confirmed`
-
-
-class Adoption(_Record, frozen=True, kw_only=True):
-    """The author now builds on the subject program."""
-
-    entry: Entry
-    track: Name
-    previous: Sha256 | None  # the incumbent before; None for the baseline at the start
-    discovery: EntryId | None  # None for the baseline
-    reason: Line
-    comparison: Comparison | None  # with the incumbent before, where that was not the discovery's parent
-
-
-class Reveal(_Record, frozen=True, kw_only=True):
-    """The author's private split, now that it is no longer used: the salt behind `private:` and the subject.
-
-    Whoever has the corpus can then make the split, and run again what the author's verdicts on it rest on. The digest
-    of the subject is the commitment, so a reader of in-toto statements can check it too.
-    """
-
-    entry: Entry
-    salt: Annotated[str, Meta(pattern="^([0-9a-f]{2}){1,64}\\Z")]  # hex
+OwnBody = (
+    Trial
+    | Discovery
+    | Attestation
+    | Adoption
+    | Retraction
+    | Claim
+    | Skill
+    | Gate
+    | Amendment
+    | Checkpoint
+    | Revocation
+    | FeedReset
+    | Reveal
+)
 
 
 class Opaque(Struct, frozen=True, kw_only=True):
-    """A statement of a type that this version does not know; its body stays in the payload."""
+    """A statement that this version cannot read; its body stays in the payload."""
 
     entry: Entry
     predicate_type: str
 
 
-Body = Trial | Discovery | Attestation | Adoption | Reveal | Opaque
+Body = OwnBody | Opaque
 
-_TYPES: dict[str, type[Trial] | type[Discovery] | type[Attestation] | type[Adoption] | type[Reveal]] = {
+TYPES: dict[str, type[OwnBody]] = {
     "urn:waggle:trial:v1": Trial,
     "urn:waggle:discovery:v1": Discovery,
     "urn:waggle:attestation:v1": Attestation,
     "urn:waggle:adoption:v1": Adoption,
+    "urn:waggle:retraction:v1": Retraction,
+    "urn:waggle:claim:v1": Claim,
+    "urn:waggle:skill:v1": Skill,
+    "urn:waggle:gate:v1": Gate,
+    "urn:waggle:amendment:v1": Amendment,
+    "urn:waggle:checkpoint:v1": Checkpoint,
+    "urn:waggle:revocation:v1": Revocation,
+    "urn:waggle:feed-reset:v1": FeedReset,
     "urn:waggle:reveal:v1": Reveal,
 }
-_URNS = {kind: urn for urn, kind in _TYPES.items()}
+_URNS = {kind: urn for urn, kind in TYPES.items()}
+KINDS = tuple(urn.split(":")[2] for urn in TYPES)
 
+_SUBJECT_NAMES: dict[type[OwnBody], str] = {
+    Skill: "skill.md",
+    Gate: "constitution.toml",
+    Amendment: "constitution.toml",
+    Checkpoint: "checkpoint",
+    Revocation: "ed25519.pub",
+    FeedReset: "ed25519.pub",
+    Reveal: "salt",
+}  # all others are about a program
+_PROGRAM_NAME = "train.py"
 
 PredicateType = Annotated[str, Meta(max_length=128, pattern="^urn:waggle:[a-z-]+:v[0-9]+\\Z")]
 
 
-class _Digest(_Record, frozen=True, kw_only=True):
+class _Digest(Record, frozen=True, kw_only=True):
     sha256: Sha256
 
 
-class _Subject(_Record, frozen=True, kw_only=True):
+class _Subject(Record, frozen=True, kw_only=True):
     name: Name
     digest: _Digest
 
 
-class _Outer(_Record, frozen=True, kw_only=True):
+class _Outer(Record, frozen=True, kw_only=True):
     type: str = field(name="_type")
     subject: Annotated[tuple[_Subject, ...], Meta(min_length=1, max_length=1)]
     predicate_type: PredicateType = field(name="predicateType")
     predicate: msgspec.Raw
 
 
+class _Version(Struct):
+    protocol: int
+
+
+class _Versioned(Struct):
+    entry: _Version
+
+
 class _Placed(Struct):
     """The one field that a body of any type must have."""
 
     entry: Entry
+
+
+class _NewerEntry(Struct):
+    """What this version knows of an entry of the next one; fields that it does not know are passed over."""
+
+    protocol: int
+    challenge: str
+    author: str
+    feed: str
+    seq: int
+    prev: str | None
+    lamport: int
+    recorded_at: str
+
+
+class _NewerPlaced(Struct):
+    entry: _NewerEntry
 
 
 class Statement(Struct, frozen=True):
@@ -251,7 +165,7 @@ class Statement(Struct, frozen=True):
 
     @property
     def kind(self) -> str:
-        """`trial`, `discovery`, …; for a type that this version does not know its whole URN."""
+        """`trial`, `discovery`, …; for a statement that this version cannot read its whole URN."""
         if isinstance(self.body, Opaque):
             return self.body.predicate_type
         return _URNS[type(self.body)].split(":")[2]
@@ -267,16 +181,24 @@ def commit(salt: bytes) -> str:
     return "private:" + hashlib.sha256(salt).hexdigest()
 
 
-def encode(subject: str, body: Trial | Discovery | Attestation | Adoption | Reveal) -> bytes:
-    """The payload bytes of a statement about `subject`; what is signed and what its id is made of."""
+def feed_kind(feed: str) -> FeedKind:
+    """Which of the two feeds this is, in whatever incarnation."""
+    return "main" if feed.partition(".")[0] == "main" else "trials"
+
+
+def encode(subject: str, body: OwnBody) -> bytes:
+    """The payload bytes of a statement about `subject`; what is signed and what its id is made of.
+
+    Raises `BadStatement` for what others would refuse.
+    """
     document: dict[str, Any] = {
         "_type": STATEMENT_TYPE,
-        "subject": [{"name": SALT_NAME if isinstance(body, Reveal) else PROGRAM_NAME, "digest": {"sha256": subject}}],
+        "subject": [{"name": _SUBJECT_NAMES.get(type(body), _PROGRAM_NAME), "digest": {"sha256": subject}}],
         "predicateType": _URNS[type(body)],
         "predicate": body,
     }
     payload = msgspec.json.encode(document)
-    decode(payload)  # what we would refuse from others, we do not write
+    decode(payload)
     return payload
 
 
@@ -291,20 +213,62 @@ def decode(payload: bytes) -> Statement:
         outer = msgspec.json.decode(payload, type=_Outer)
         if outer.type != STATEMENT_TYPE:
             raise BadStatement(f"not an in-toto Statement v1: _type is {outer.type[:80]!r}")
-        kind = _TYPES.get(outer.predicate_type)
-        body: Body
-        if kind is None:
-            entry = msgspec.json.decode(outer.predicate, type=_Placed).entry
-            body = Opaque(entry=entry, predicate_type=outer.predicate_type)
-        else:
-            body = msgspec.json.decode(outer.predicate, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        body = _body(outer)
+        json.loads(payload, object_pairs_hook=_no_duplicates)  # msgspec takes the last of equal keys
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, json.JSONDecodeError) as error:
         raise BadStatement(f"malformed statement: {error}") from error
-    if (body.entry.prev is None) != (body.entry.seq == 0):
+    statement = Statement(outer.subject[0].digest.sha256, body)
+    _check_place(body)
+    _check_subject(statement)
+    return statement
+
+
+def _body(outer: _Outer) -> Body:
+    kind = TYPES.get(outer.predicate_type)
+    version = msgspec.json.decode(outer.predicate, type=_Versioned).entry.protocol
+    if version == PROTOCOL + 1:
+        newer = msgspec.json.decode(outer.predicate, type=_NewerPlaced).entry
+        entry = msgspec.convert(msgspec.to_builtins(newer), type=Entry)
+        return Opaque(entry=entry, predicate_type=outer.predicate_type)
+    if version > PROTOCOL + 1:
+        raise BadStatement(f"protocol {version} is too new for this version, which reads {PROTOCOL}: update waggle")
+    if kind is None:
+        entry = msgspec.json.decode(outer.predicate, type=_Placed).entry
+        return Opaque(entry=entry, predicate_type=outer.predicate_type)
+    return msgspec.json.decode(outer.predicate, type=kind)
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> None:
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise BadStatement("malformed statement: an object has the same key twice")
+
+
+def _check_place(body: Body) -> None:
+    """Raise `BadStatement` if a statement of this type cannot stand where it says it does."""
+    entry = body.entry
+    if (entry.prev is None) != (entry.seq == 0):
         raise BadStatement("the first entry of a feed has no predecessor, and every other has one")
-    if not isinstance(body, Opaque) and (body.entry.feed == "trials") != isinstance(body, Trial):
-        raise BadStatement(f"a {type(body).__name__.lower()} does not belong in the feed {body.entry.feed}")
-    return Statement(outer.subject[0].digest.sha256, body)
+    if isinstance(body, Opaque):
+        return
+    if (feed_kind(entry.feed) == "trials") != isinstance(body, Trial):
+        raise BadStatement(f"a {type(body).__name__.lower()} does not belong in the feed {entry.feed}")
+    if (entry.feed.startswith("main.") and entry.seq == 0) != isinstance(body, FeedReset):
+        raise BadStatement("a feed reset is the first entry of a numbered main feed, and no other entry is")
+
+
+def _check_subject(statement: Statement) -> None:
+    """Raise `BadStatement` if the statement carries its subject, and it has another digest."""
+    match statement.body:
+        case Skill(text=text):
+            carried = text.encode()
+        case Checkpoint(note=note):
+            carried = note.encode()
+        case Reveal(salt=salt):
+            carried = bytes.fromhex(salt)
+        case _:
+            return
+    if hashlib.sha256(carried).hexdigest() != statement.subject:
+        raise BadStatement("the subject's digest is not that of what the statement carries")
 
 
 def entry_id(payload: bytes) -> str:

@@ -1,33 +1,50 @@
-"""The ledger on disk: one SQLite file, one writer, many readers.
+"""The ledger on disk: one SQLite file, one writer at a time, many readers.
 
-`entries` holds the exact envelopes and `blobs` the bytes that they name; the other tables are derived from the
-envelopes when they are added, in the same transaction, so that queries need no decoding. An append is on the disk
-(`synchronous=FULL`, write-ahead log) before `add` returns. Blobs are compressed and named by the SHA-256 of their
-plain bytes. This module knows no network and judges no claim; signatures have been checked by whoever made the
-`Signed` that comes in.
+`entries` holds the exact envelopes and `blobs` the bytes that they name; what else is queried derives from the
+envelopes when they are added, in the same transaction. An append is on the disk (`synchronous=FULL`, write-ahead log)
+before `add` returns. This module knows no network and judges no claim; signatures have been checked by whoever made
+the `Signed` that comes in.
+
+Two kinds of signed entries are kept apart, in `refused`, and believed by no query: the second of two that their author
+signed for one place, the proof that ends belief in whatever it signs next; and what a revoked key signed beyond what
+its revocation vouches for.
 """
 
-import hashlib
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.resources import files
 from pathlib import Path
-from typing import Any, Self
+from typing import NamedTuple, Self
 
-import zstandard
+import msgspec
 from sqlite_utils import Database
 
+from ledger import schema, tables
+from ledger.blobs import Blobs
 from ledger.envelope import Signed, open_envelope
-from ledger.errors import BadStatement, LedgerDamaged, LedgerError, UnknownBlob
+from ledger.errors import (
+    AuthorBanned,
+    BadStatement,
+    BrokenChain,
+    Equivocation,
+    KeyRevoked,
+    LedgerDamaged,
+    LedgerError,
+)
 from ledger.feed import Head, check_extends
-from ledger.statements import Adoption, Attestation, Discovery, Trial
+from ledger.predicates import FEEDS_MAX, Entry, Revocation
 
-SCHEMA_VERSION = 1
-BLOB_BYTES_MAX = 64 * 2**20
 BUSY_TIMEOUT_S = 30.0
 CLOCK_MAX = 2**52
 PEERS_REMEMBERED_MAX = 64
+
+
+class Proof(NamedTuple):
+    """Two envelopes that one author signed for one place of a feed."""
+
+    author: str
+    first: bytes  # the one that this ledger heard of first and believes
+    second: bytes
 
 
 @contextmanager
@@ -50,6 +67,7 @@ class Store:
     def __init__(self, path: Path, database: Database) -> None:
         self.path = path
         self.db = database
+        self.blobs = Blobs(database)
         self.challenge: str = next(iter(database.query("SELECT challenge FROM about")))["challenge"]
 
     @classmethod
@@ -62,18 +80,13 @@ class Store:
             raise LedgerError(f"{path} exists already")
         unfinished = path.with_name(path.name + ".new")
         unfinished.unlink(missing_ok=True)
-        connection = sqlite3.connect(unfinished)
-        schema = files("ledger").joinpath("schema.sql").read_text()
-        connection.executescript(f"PRAGMA journal_mode = WAL; BEGIN; {schema} COMMIT;")
-        with connection:
-            connection.execute("INSERT INTO about VALUES (?)", (challenge,))
-        connection.close()
+        schema.create(unfinished, challenge)
         unfinished.rename(path)
         return cls.open(path)
 
     @classmethod
     def open(cls, path: Path, *, check: bool = False) -> Self:
-        """Open an existing ledger; `check` also runs SQLite's own integrity check over the whole file.
+        """Open an existing ledger, of this version or an older one; `check` also has SQLite check the whole file.
 
         Raises `LedgerDamaged` if the file is missing, truncated, not a ledger, or of a newer version.
         """
@@ -85,21 +98,24 @@ class Store:
             database = Database(connection, execute_plugins=False)
             for pragma in ("foreign_keys = ON", "synchronous = FULL"):
                 database.execute(f"PRAGMA {pragma}")
-            version = database.execute("PRAGMA user_version").fetchone()[0]
-            if version != SCHEMA_VERSION:
+            found = schema.version(database)
+            if not 1 <= found <= schema.SCHEMA_VERSION:
                 raise LedgerDamaged(
-                    f"{path} has ledger version {version}; this Waggle reads {SCHEMA_VERSION}. Use a newer Waggle."
+                    f"{path} has ledger version {found}; this Waggle reads {schema.SCHEMA_VERSION} and older ones. "
+                    "Use a newer Waggle."
                 )
             if check:
                 findings = [row[0] for row in database.execute("PRAGMA quick_check(3)")]
                 if findings != ["ok"]:
                     raise sqlite3.DatabaseError("; ".join(findings))
+            if found < schema.SCHEMA_VERSION:
+                schema.migrate(database)
             return cls(path, database)
 
     def close(self) -> None:
         self.db.close()
 
-    # Entries
+    # Feeds
 
     def heads(self) -> dict[tuple[str, str], Head]:
         """The last entry of every feed, by (author, feed)."""
@@ -109,7 +125,14 @@ class Store:
     def head(self, author: str, feed: str) -> Head | None:
         """The last entry of one feed, if it has any."""
         sql = "SELECT seq, id, lamport FROM feeds WHERE author = ? AND feed = ?"
-        return next((Head(**row) for row in self.db.query(sql, (author, feed))), None)
+        row = self.db.execute(sql, (author, feed)).fetchone()
+        return None if row is None else Head(*row)
+
+    def feeds(self, author: str) -> list[str]:
+        """The feeds of an author, those of the latest incarnation last."""
+        sql = "SELECT feed FROM feeds WHERE author = ?"
+        names = [row[0] for row in self.db.execute(sql, (author,))]
+        return sorted(names, key=lambda name: int(name.partition(".")[2] or 0))
 
     def clock(self) -> int:
         """The greatest Lamport time in the ledger that can be counted on from; 0 if it is empty.
@@ -132,31 +155,30 @@ class Store:
             page.append(envelope)
         return page
 
+    def ids(self, author: str, feed: str, size: int) -> list[str]:
+        """The ids of the first `size` entries of a feed, or of all if it has fewer: the leaves of its Merkle tree."""
+        sql = "SELECT id FROM entries WHERE author = ? AND feed = ? AND seq < ? ORDER BY seq"
+        return [row[0] for row in self.db.execute(sql, (author, feed, size))]
+
+    # Entries
+
     def add(self, signed: Signed) -> bool:
         """Keep a checked entry; durable when it returns. True if it is new, False if it was there.
 
         Raises `BadStatement` for another swarm's entry, `BrokenChain` for one that does not follow its feed's last,
-        `Equivocation` for a second one at a position. Nothing is written then.
+        `Equivocation` for a second one at a position, which is kept as proof, `AuthorBanned` for any other entry of
+        such an author, `KeyRevoked` for one that its author's revocation does not vouch for.
         """
         entry = signed.statement.entry
         if entry.challenge != self.challenge:
             raise BadStatement(f"{signed.id} belongs to challenge {entry.challenge[:12]}, not to this ledger's")
-        sql = "SELECT id FROM entries WHERE author = ? AND feed = ? AND seq = ?"
-        row = self.db.execute(sql, (entry.author, entry.feed, entry.seq)).fetchone()
-        if not check_extends(
-            self.head(entry.author, entry.feed), entry, signed.id, present=row[0] if row is not None else None
-        ):
-            return False
-        with self.db.atomic():
-            self._insert("entries", {
-                "id": signed.id, "author": entry.author, "feed": entry.feed, "seq": entry.seq, "prev": entry.prev,
-                "lamport": entry.lamport, "kind": signed.statement.kind, "subject": signed.statement.subject,
-                "recorded_at": entry.recorded_at, "envelope": signed.envelope,
-            })  # fmt: skip
-            place = (entry.author, entry.feed, entry.seq, signed.id, entry.lamport)
-            self.db.execute("INSERT OR REPLACE INTO feeds VALUES (?, ?, ?, ?, ?)", place)
-            self._derive(signed)
-        return True
+        try:
+            with tables.transaction(self.db):
+                return self._append(signed)
+        except Equivocation:
+            if not self.is_banned(entry.author):  # one proof is enough
+                self._refuse(signed, "equivocation")
+            raise
 
     @contextmanager
     def batch(self) -> Iterator[None]:
@@ -164,83 +186,95 @@ class Store:
 
         Nothing may be awaited inside: an own entry added by another task would wait for the block as well.
         """
-        with self.db.atomic():
+        with tables.transaction(self.db):
             yield
 
-    def _derive(self, signed: Signed) -> None:
-        """The derived row of an entry, for the types that have one."""
-        program = signed.statement.subject
-        row: dict[str, Any] = {"id": signed.id, "author": signed.statement.entry.author}
-        match signed.statement.body:
-            case Trial() as trial:
-                row |= {"program": program, "track": trial.track, "seed": trial.seed, "split": trial.split}
-                self._insert("trials", row | {"status": trial.result.status, "val_bpb": trial.result.val_bpb})
-            case Discovery(comparison=comparison) as found:
-                row |= {"track": found.track, "parent": found.parent, "child": program}
-                row |= {"hypothesis": found.hypothesis, "proposer": found.proposer}
-                row |= {"mean": comparison.mean, "low": comparison.low, "high": comparison.high}
-                self._insert("discoveries", row)
-            case Attestation(comparison=maybe) as attestation:
-                row |= {"discovery": attestation.discovery, "verdict": attestation.verdict}
-                row |= {"reason": attestation.reason}
-                row |= {name: getattr(maybe, name, None) for name in ("mean", "low", "high")}
-                self._insert("attestations", row)
-            case Adoption() as adoption:
-                row |= {"track": adoption.track, "program": program, "previous": adoption.previous}
-                self._insert("adoptions", row | {"discovery": adoption.discovery, "reason": adoption.reason})
-
-    def _insert(self, table: str, row: dict[str, Any]) -> None:
-        # Plain SQL: sqlite-utils' insert looks the schema up again for every row.
-        names = ", ".join(row)
-        self.db.execute(f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(row))})", list(row.values()))
+    def _append(self, signed: Signed) -> bool:
+        entry = signed.statement.entry
+        sql = "SELECT id FROM entries WHERE author = ? AND feed = ? AND seq = ?"
+        row = self.db.execute(sql, (entry.author, entry.feed, entry.seq)).fetchone()
+        head = self.head(entry.author, entry.feed)
+        if not check_extends(head, entry, signed.id, present=None if row is None else row[0]):
+            return False
+        if head is None and len(self.feeds(entry.author)) >= FEEDS_MAX:
+            raise BrokenChain(f"{entry.author} has {FEEDS_MAX} feeds already, which is all that an author may have")
+        self._check_believed(entry, signed.id)
+        tables.insert(self.db, "entries", {
+            "id": signed.id, "author": entry.author, "feed": entry.feed, "seq": entry.seq, "prev": entry.prev,
+            "lamport": entry.lamport, "kind": signed.statement.kind, "subject": signed.statement.subject,
+            "recorded_at": entry.recorded_at, "envelope": signed.envelope,
+        })  # fmt: skip
+        tables.add(self.db, signed)
+        if isinstance(signed.statement.body, Revocation):
+            self._revoke(signed.statement.body)
+        return True
 
     def entry(self, entry_id: str) -> Signed | None:
         """The entry with this full id, checked again as it leaves the disk."""
         row = self.db.execute("SELECT envelope FROM entries WHERE id = ?", (entry_id,)).fetchone()
         return None if row is None else open_envelope(row[0])
 
-    # Blobs
+    def entries(self) -> Iterator[Signed]:
+        """All entries, checked again, in causal order: an author's in their order, and causes before effects.
 
-    def put_blob(self, data: bytes) -> str:
-        """Keep bytes under their SHA-256, which it returns. Raises `LedgerError` over `BLOB_BYTES_MAX`."""
-        if len(data) > BLOB_BYTES_MAX:
-            raise LedgerError(f"a blob of {len(data)} bytes is over the limit of {BLOB_BYTES_MAX}")
-        digest = hashlib.sha256(data).hexdigest()
-        if not self.has_blob(digest):
-            with self.db.atomic():
-                row = {"digest": digest, "size": len(data), "data": zstandard.compress(data, 3)}
-                self._insert("blobs", row)
-        return digest
-
-    def has_blob(self, digest: str) -> bool:
-        return self.db.execute("SELECT 1 FROM blobs WHERE digest = ?", (digest,)).fetchone() is not None
-
-    def blob(self, digest: str) -> bytes:
-        """The bytes with this SHA-256. Raises `UnknownBlob`, or `LedgerDamaged` if they do not have it any more."""
-        row = self.db.execute("SELECT size, data FROM blobs WHERE digest = ?", (digest,)).fetchone()
-        if row is None:
-            raise UnknownBlob(f"no blob {digest} in {self.path}")
-        try:
-            data = zstandard.ZstdDecompressor().decompress(row[1], max_output_size=row[0])
-        except zstandard.ZstdError as error:
-            raise LedgerDamaged(f"{self.path}: blob {digest} cannot be decompressed ({error})") from error
-        if hashlib.sha256(data).hexdigest() != digest:
-            raise LedgerDamaged(f"{self.path}: the bytes kept for blob {digest} are not those")
-        return data
-
-    def missing_blobs(self, limit: int) -> list[str]:
-        """Digests of programs that discoveries name and that are not here, at most `limit`.
-
-        Authors take turns, so that one who names thousands that nobody has does not hide the others'.
+        Nothing may be added meanwhile.
         """
-        sql = """
-            SELECT program FROM (
-                SELECT program, row_number() OVER (PARTITION BY author ORDER BY place) AS turn FROM (
-                    SELECT child AS program, author, rowid AS place FROM discoveries
-                    UNION ALL SELECT parent, author, rowid FROM discoveries
-                ) WHERE program NOT IN (SELECT digest FROM blobs)
-            ) GROUP BY program ORDER BY min(turn) LIMIT ?"""
-        return [row[0] for row in self.db.execute(sql, (limit,))]
+        for (envelope,) in self.db.execute("SELECT envelope FROM entries ORDER BY lamport, id"):
+            yield open_envelope(envelope)
+
+    # What is signed and yet not believed
+
+    def is_banned(self, author: str) -> bool:
+        """Whether there is proof that the author signed two histories."""
+        sql = "SELECT 1 FROM refused WHERE author = ? AND reason = 'equivocation'"
+        return self.db.execute(sql, (author,)).fetchone() is not None
+
+    def proofs(self) -> list[Proof]:
+        """What shows that authors signed two histories: anybody can check it without this ledger."""
+        sql = """SELECT r.author, e.envelope, r.envelope FROM refused AS r
+                 JOIN entries AS e USING (author, feed, seq) WHERE reason = 'equivocation' ORDER BY r.author"""
+        return [Proof(*row) for row in self.db.execute(sql)]
+
+    def _refuse(self, signed: Signed, reason: str) -> None:
+        entry = signed.statement.entry
+        row = (signed.id, entry.author, entry.feed, entry.seq, reason, signed.envelope)
+        with tables.transaction(self.db):
+            self.db.execute("INSERT OR IGNORE INTO refused VALUES (?, ?, ?, ?, ?, ?)", row)
+
+    def _check_believed(self, entry: Entry, entry_id: str) -> None:
+        if self.is_banned(entry.author):
+            raise AuthorBanned(f"{entry.author} has signed two histories; `waggle ledger fsck` lists the proof")
+        sql = "SELECT feed, seq, heads FROM revocations WHERE author = ?"
+        for feed, seq, heads in self.db.execute(sql, (entry.author,)):
+            vouched = {feed: (seq, None), **msgspec.json.decode(heads)}
+            last, last_id = vouched.get(entry.feed, (-1, None))
+            if entry.seq > last or (entry.seq == last and entry_id != last_id):
+                raise KeyRevoked(f"{entry.author} has revoked its key, and does not vouch for {entry.feed}/{entry.seq}")
+
+    def _revoke(self, revocation: Revocation) -> None:
+        """Move what the author's revocation does not vouch for from its other feeds to `refused`, the last first."""
+        entry = revocation.entry
+        vouched = {head.feed: head for head in revocation.heads}
+        for feed in self.feeds(entry.author):
+            if feed == entry.feed:
+                continue
+            last = vouched.get(feed)
+            kept = -1 if last is None else last.seq
+            if last is not None:
+                sql = "SELECT id FROM entries WHERE author = ? AND feed = ? AND seq = ?"
+                row = self.db.execute(sql, (entry.author, feed, last.seq)).fetchone()
+                kept -= row is not None and row[0] != last.id
+            for envelope in reversed(self.envelopes(entry.author, feed, kept + 1, 2**62)):
+                signed = open_envelope(envelope)
+                self._refuse(signed, "revoked")
+                tables.remove(self.db, signed)
+                self.db.execute("DELETE FROM feeds WHERE author = ? AND feed = ?", (entry.author, feed))
+                self.db.execute("DELETE FROM entries WHERE id = ?", (signed.id,))
+                if signed.statement.entry.prev is not None:
+                    before = self.entry(signed.statement.entry.prev)
+                    assert before is not None, "a feed has no gaps"
+                    place = before.statement.entry
+                    tables.set_head(self.db, entry.author, feed, Head(place.seq, before.id, place.lamport))
 
     # Peers
 
@@ -250,7 +284,7 @@ class Store:
 
     def remember_peer(self, peer: str, address: str) -> None:
         """Keep where a peer can be dialled; of more than PEERS_REMEMBERED_MAX, those heard of last."""
-        with self.db.atomic():
+        with tables.transaction(self.db):
             self.db.execute("INSERT OR REPLACE INTO peers VALUES (?, ?)", (peer, address))
             kept = "SELECT rowid FROM peers ORDER BY rowid DESC LIMIT ?"
             self.db.execute(f"DELETE FROM peers WHERE rowid NOT IN ({kept})", (PEERS_REMEMBERED_MAX,))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from ledger import queries
 from ledger.author import Author
 from ledger.envelope import Signed
-from ledger.statements import Adoption, Comparison
+from ledger.predicates import Adoption, Comparison
 from ledger.store import Store
 from node.incumbent import IncumbentTree
 
@@ -29,14 +29,14 @@ class Adopter:
     def missing_program(self) -> str | None:
         """The incumbent's SHA-256 where its text is not here: a lost ledger came back, and its blobs not yet."""
         adopted = queries.last_adoption(self._store, self._author.id, self._track)
-        return None if adopted is None or self._store.has_blob(adopted.program) else adopted.program
+        return None if adopted is None or self._store.blobs.has(adopted.program) else adopted.program
 
     def begin(self, baseline: str) -> list[Signed]:
         """Adopt the baseline at the first start; at any start, make the working tree agree with the ledger."""
         adopted = queries.last_adoption(self._store, self._author.id, self._track)
         if adopted is None:
             return [self._adopt(baseline, None, None, "the challenge's baseline", None)]
-        self._tree.commit(self._store.blob(adopted.program), f"{adopted.reason}\n\nadoption {adopted.id}")
+        self._tree.commit(self._store.blobs.get(adopted.program), f"{adopted.reason}\n\nadoption {adopted.id}")
         return []
 
     def adopt(self, program: str, discovery: str, reason: str, comparison: Comparison | None) -> Signed:
@@ -58,6 +58,6 @@ class Adopter:
                 comparison=comparison,
             ),
         )
-        self._tree.commit(self._store.blob(program), f"{reason}\n\nadoption {adoption.id}\ndiscovery {discovery}")
+        self._tree.commit(self._store.blobs.get(program), f"{reason}\n\nadoption {adoption.id}\ndiscovery {discovery}")
         self._report(f"adopted {program[:8]}: {reason}")
         return adoption

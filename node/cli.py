@@ -20,7 +20,7 @@ from rich.console import Console
 from gossip.errors import GossipError
 from ledger import queries
 from ledger.errors import LedgerError
-from ledger.statements import PAIRS_MAX
+from ledger.predicates import PAIRS_MAX
 from ledger.store import Store, readable
 from node import corpora, story
 from node import status as node_status

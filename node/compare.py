@@ -12,7 +12,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from ledger.statements import Measurement, Status
+from ledger.predicates import Measurement, Status
 from node.home import Home
 from node.single import challenge_by_hand, lane_by_hand, refused
 from node.workbench import Lane

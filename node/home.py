@@ -2,6 +2,7 @@
 
 challenge.toml    what the swarm works on; written last, so a home without it is unfinished
 identity.key      the node's private key, mode 0600
+identity.fresh    there as long as the key has signed nothing
 private.salt      the salts of the node's private splits (salts.py), mode 0600
 ledger.db         all signed statements and the blobs that they name
 corpus/           the packed corpus, and a tokenizer, under their digests, for the runner
@@ -21,12 +22,13 @@ from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from ledger.author import Author
 from ledger.envelope import peer_id
 from ledger.queries import counts
 from ledger.statements import commit
 from ledger.store import Store
 from node.errors import UserError
-from node.identity import load_or_create_key
+from node.identity import fresh_mark, load_or_create_key
 from node.salts import SALT_BYTES, Salts
 from node.tracks import baseline_program
 from trainer.challenge import Challenge, CorpusRef, Split, TokenizerRef, Track, from_canonical, load
@@ -51,6 +53,7 @@ class Home:
         self.path = path
         self.challenge_file = path / "challenge.toml"
         self.ledger_file = path / "ledger.db"
+        self._key_file = path / "identity.key"
         self.corpora = path / "corpus"
         self.incumbent = path / "incumbent"
         self.status_file = path / "status.json"
@@ -79,7 +82,7 @@ class Home:
 
     def key(self) -> Ed25519PrivateKey:
         self.path.mkdir(parents=True, exist_ok=True)
-        return load_or_create_key(self.path / "identity.key")
+        return load_or_create_key(self._key_file)
 
     def public_split(self, challenge: Challenge) -> SplitChoice:
         return SplitChoice("public", bytes.fromhex(challenge.split.public_salt))
@@ -117,14 +120,14 @@ class Home:
         """
         path = self.corpus_file(challenge.corpus.digest)
         if not path.exists():
-            if not store.has_blob(challenge.corpus.digest):
+            if not store.blobs.has(challenge.corpus.digest):
                 raise UserError(
                     f"{path} is gone, and it was too large to be kept in the ledger. Copy it from a backup or another "
                     "home of this challenge."
                 )
             self.corpora.mkdir(exist_ok=True)
             unfinished = path.with_suffix(".new")
-            unfinished.write_bytes(store.blob(challenge.corpus.digest))
+            unfinished.write_bytes(store.blobs.get(challenge.corpus.digest))
             unfinished.rename(path)
         return path
 
@@ -136,7 +139,7 @@ class Home:
         if not path.exists():
             self.corpora.mkdir(exist_ok=True)
             unfinished = path.with_suffix(".new")
-            unfinished.write_bytes(store.blob(challenge.tokenizer.digest))
+            unfinished.write_bytes(store.blobs.get(challenge.tokenizer.digest))
             unfinished.rename(path)
         return path
 
@@ -178,7 +181,7 @@ class Home:
                 "Start it with `waggle start`, or give another --home."
             )
         self.path.mkdir(parents=True, exist_ok=True)
-        self.key()
+        key = self.key()
         packed = blobs.get(challenge.corpus.digest)
         if packed is not None:
             corpus = Corpus.unpack(packed)
@@ -192,10 +195,13 @@ class Home:
         Salts.create(self.path / "private.salt", salt)
         self._discard_unfinished_ledger()
         store = Store.create(self.ledger_file, challenge.digest())
-        store.put_blob(challenge.canonical())
+        store.blobs.put(challenge.canonical())
         for data in blobs.values():
-            store.put_blob(data)
+            store.blobs.put(data)
+        if not fresh_mark(self._key_file).exists():
+            Author(store, key).reset("the key is older than this ledger, and may have signed what is not in it")
         store.close()
+        fresh_mark(self._key_file).unlink(missing_ok=True)  # whatever happens from here on, it may have signed
         unfinished = self.challenge_file.with_suffix(".new")
         unfinished.write_text(challenge.to_toml())
         unfinished.replace(self.challenge_file)
@@ -205,7 +211,7 @@ class Home:
         if not self.ledger_file.exists():
             return
         store = Store.open(self.ledger_file)
-        stated = sum(counts(store).values())
+        stated = sum(count for kind, count in counts(store).items() if kind != "feed-reset")
         store.close()
         if stated:
             raise UserError(

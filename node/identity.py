@@ -31,10 +31,20 @@ def write_secret(path: Path, data: bytes) -> None:
         unfinished.unlink()
 
 
+def fresh_mark(path: Path) -> Path:
+    """The file that lies beside a key (at `path`) that has signed nothing yet."""
+    return path.with_suffix(".fresh")
+
+
 def load_or_create_key(path: Path) -> Ed25519PrivateKey:
-    """The key at `path` (PKCS #8 in PEM), made on the first call. Raises `UserError` if it is no such key."""
+    """The key at `path` (PKCS #8 in PEM), made on the first call. Raises `UserError` if it is no such key.
+
+    Beside a key that was made here lies a file that says so, until the first ledger is begun with it: of any other key
+    nobody knows here what it has signed.
+    """
     if not path.exists():
         key = Ed25519PrivateKey.generate()
+        fresh_mark(path).touch()
         write_secret(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         return key
     try:

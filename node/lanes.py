@@ -12,7 +12,7 @@ from pathlib import Path
 
 import trio
 
-from ledger.statements import Measurement
+from ledger.predicates import Measurement
 from node.errors import NodeFailure
 from trainer.challenge import Challenge
 from trainer.requests import (

@@ -13,7 +13,7 @@ import trio
 from ledger import queries
 from ledger.author import Author
 from ledger.envelope import Signed
-from ledger.statements import Discovery
+from ledger.predicates import Discovery
 from ledger.store import Store
 from node.adoption import Adopter
 from node.home import SplitChoice
@@ -75,7 +75,7 @@ class Research:
         return self._conclude(candidate)
 
     def _begin(self, parent: str, proposal: Proposal, noise: float) -> Candidate:
-        child = self._store.put_blob(proposal.program.encode())
+        child = self._store.blobs.put(proposal.program.encode())
         self._report(f"candidate {child[:8]} on {parent[:8]}: {proposal.hypothesis}")
         seeds = seeds_of(self._author.id.encode(), parent.encode(), child.encode())
         comparing = self._bench.comparing(parent, child, seeds, self._split, noise, give_up_early=True)
@@ -86,11 +86,11 @@ class Research:
         self._read_programs_tried()
         seen = frozenset(self._tried.values())
         # Reproducible from the ledger: the position in the own feed stands for everything that happened before.
-        head = self._store.head(self._author.id, "trials")
+        head = self._author.head("trials")
         rng = random.Random(f"{self._author.id} {head.seq if head else -1} {self._proposals}")
         self._proposals += 1
         try:
-            text = self._store.blob(parent).decode()
+            text = self._store.blobs.get(parent).decode()
             proposal = await trio.to_thread.run_sync(self._proposer.propose, text, rng, seen)
         except ProposerError as nothing:
             if self._exhausted != parent:  # asked again whenever there is news: say it once
@@ -108,7 +108,7 @@ class Research:
         for program in queries.programs_tried(self._store):
             if program not in self._tried:
                 try:
-                    self._tried[program] = fingerprint(self._store.blob(program).decode())
+                    self._tried[program] = fingerprint(self._store.blobs.get(program).decode())
                 except (ProposerError, UnicodeDecodeError):  # a stranger's: nothing that we propose can be equal to it
                     self._tried[program] = ""
 

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from ledger.statements import PROGRAM_BYTES_MAX, Measurement
+from ledger.predicates import PROGRAM_BYTES_MAX, Measurement
 from node.errors import NodeFailure, UserError
 from node.home import Home
 from node.lanes import RunnerLane, open_lane

@@ -12,8 +12,8 @@ from rich.text import Text
 from rich.tree import Tree
 
 from ledger import queries
+from ledger.predicates import Comparison, Discovery, Hardware
 from ledger.queries import DiscoveryRow
-from ledger.statements import Comparison, Discovery, Hardware
 from ledger.store import Store
 
 ID_SHOWN = 16  # characters: the common prefix "bafkrei" and 9 more, 45 bits
@@ -53,9 +53,9 @@ def log_table(lines: list[queries.LogLine]) -> Table:
 def patch(store: Store, parent: str, child: str) -> str:
     """The unified diff between two programs in the store; says so where one has not arrived."""
     for digest in (parent, child):
-        if not store.has_blob(digest):
+        if not store.blobs.has(digest):
             return f"(program {digest[:12]} has not arrived)\n"
-    before, after = (store.blob(digest).decode(errors="replace").splitlines() for digest in (parent, child))
+    before, after = (store.blobs.get(digest).decode(errors="replace").splitlines() for digest in (parent, child))
     lines = difflib.unified_diff(before, after, parent[:12], child[:12], lineterm="", n=2)
     return plain_lines("\n".join(line.expandtabs(4) for line in lines)) + "\n"
 

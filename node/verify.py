@@ -12,8 +12,9 @@ import trio
 from ledger import queries
 from ledger.author import Author
 from ledger.envelope import Signed
+from ledger.predicates import Attestation, Comparison, Discovery, Reveal, Verdict
 from ledger.queries import DiscoveryRow
-from ledger.statements import Attestation, Comparison, Discovery, Reveal, Verdict, commit
+from ledger.statements import commit
 from ledger.store import Store
 from node.adoption import Adopter
 from node.home import SplitChoice
@@ -96,7 +97,7 @@ class Verifier:
         )
 
     def _program(self, digest: str) -> bytes | None:
-        return self._store.blob(digest) if self._store.has_blob(digest) else None
+        return self._store.blobs.get(digest) if self._store.blobs.has(digest) else None
 
     def _move(self, discovery: str, move: Move) -> None:
         self.states[discovery] = advance(self.states[discovery], move)
@@ -107,7 +108,7 @@ class Verifier:
         None if runs of the program followed the verdict: then the decision was under way or fell as a decline, and
         asking again at each start would be a new chance for luck.
         """
-        head = self._store.head(self._author.id, "main")
+        head = self._author.head("main")
         last = self._store.entry(head.id) if head is not None else None
         if last is None or not isinstance(last.statement.body, Attestation):
             return None

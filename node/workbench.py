@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from ledger import queries
 from ledger.author import Author
-from ledger.statements import Comparison, Measurement, Status, Trial
+from ledger.predicates import Comparison, Measurement, Status, Trial
 from ledger.store import Store
 from node.errors import NodeFailure
 from node.home import SplitChoice
@@ -78,7 +78,7 @@ class Workbench:
 
     async def trial(self, program: str, seed: int, split: SplitChoice, purpose: str) -> Score:
         """Run and record one trial of a program in the store, given by its SHA-256. Raises `RunFailed`."""
-        request = TrialRequest(program=self._store.blob(program), track=self.track, seed=seed, salt=split.salt)
+        request = TrialRequest(program=self._store.blobs.get(program), track=self.track, seed=seed, salt=split.salt)
         result = await self._lane.trial(request)
         signed = self._author.append(
             "trials",

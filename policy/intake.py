@@ -17,7 +17,7 @@ from enum import Enum
 
 from msgspec import Struct
 
-from ledger.statements import Discovery, Trial
+from ledger.predicates import Discovery, Trial
 from policy.screening import screen_program
 
 DIFFERENCE_TOLERANCE = 1e-9  # bits per byte: a difference of two recorded scores, recomputed in float64

@@ -7,7 +7,7 @@ answer is a sentence for the program's author.
 import ast
 import warnings
 
-from ledger.statements import PROGRAM_BYTES_MAX
+from ledger.predicates import PROGRAM_BYTES_MAX
 
 DEPTH_MAX = 100  # of the syntax tree; what walks a tree by recursion must not be ended by a stranger's
 CONTRACT = {"build": 2, "train": 2}  # function to number of positional parameters

@@ -31,7 +31,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ledger.statements import Audit
+from ledger.predicates import Audit
 from trainer.evaluate import Tokens
 
 TARGETED_ROWS_MAX = 128

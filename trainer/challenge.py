@@ -13,7 +13,7 @@ import msgspec
 import tomli_w
 from msgspec import Meta, Struct
 
-from ledger.statements import PeerId, Sha256
+from ledger.predicates import PeerId, Sha256
 
 EVALUATOR_VERSION = 1
 CHALLENGE_BYTES_MAX = 64 * 1024

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ledger.statements import BPB_MAX
+from ledger.predicates import BPB_MAX
 
 CHUNK_BYTES = 4 * 2**20  # of float32 logits; in float64 with the intermediate arrays about five times that
 

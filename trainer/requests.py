@@ -12,7 +12,7 @@ from typing import Annotated, BinaryIO
 import msgspec
 from msgspec import Meta, Struct
 
-from ledger.statements import PROGRAM_BYTES_MAX, Measurement, Name, Seed
+from ledger.predicates import PROGRAM_BYTES_MAX, Measurement, Name, Seed
 from trainer.challenge import CHALLENGE_BYTES_MAX
 
 FRAME_BYTES_MAX = 256 * 1024

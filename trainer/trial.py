@@ -43,7 +43,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ledger.statements import Audit, Hardware, Measurement, Status
+from ledger.predicates import Audit, Hardware, Measurement, Status
 from trainer.audit import AuditFailed, draw, judge, ngram_bits, prefixes, targets, tolerance_bits
 from trainer.challenge import Challenge, Track
 from trainer.corpus import Corpus, split

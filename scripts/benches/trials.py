@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 from msgspec import Struct
 
 import trainer
-from ledger.statements import Measurement
+from ledger.predicates import Measurement
 from trainer.challenge import Challenge, CorpusRef, Split, Track
 from trainer.corpus import Corpus, split, standard_library
 from trainer.requests import TrialRequest

@@ -50,7 +50,7 @@ NOTHING = encode(SyncReply(False, (), False))
 async def test_a_late_joiner_knowing_one_address_gets_everything(make_node: MakeNode) -> None:
     founder = await make_node().start()
     corpus = bytes(range(256)) * 12_000  # 3 MB: many chunks
-    corpus_digest = founder.store.put_blob(corpus)
+    corpus_digest = founder.store.blobs.put(corpus)
     founder.discover(b"parent", b"child" * 12_000)
     for number in range(450):  # more than one page
         founder.state("trials" if number % 2 else "main")
@@ -70,7 +70,7 @@ async def test_a_late_joiner_knowing_one_address_gets_everything(make_node: Make
     joiner.transport.keep_connected(founder.address)
     await joiner.watch.event(Kind.BLOB_RECEIVED, founder.id, count=2)
     assert same(founder, joiner)
-    assert not joiner.store.missing_blobs(10)
+    assert not joiner.store.blobs.missing(10)
     order = [(s.statement.entry.feed, s.statement.entry.seq) for s in joiner.watch.new]
     assert [seq for feed, seq in order if feed == "main"] == list(range(226))
     assert len(order) == len(set(order)) == 451
@@ -165,8 +165,8 @@ async def test_a_mesh_keeps_no_wrong_blob(make_node: MakeNode) -> None:
     await node.start()
     await node.transport.connect(liar.address)
     assert "other bytes" in (await node.watch.event(Kind.PEER_FAULT, liar.id)).detail
-    assert len(node.store.missing_blobs(10)) == 2
-    assert not node.store.has_blob(hashlib.sha256(b"wrong").hexdigest())
+    assert len(node.store.blobs.missing(10)) == 2
+    assert not node.store.blobs.has(hashlib.sha256(b"wrong").hexdigest())
 
 
 @pytest.mark.parametrize("challenge", [CHALLENGE, "d" * 64])
@@ -202,8 +202,8 @@ async def test_a_second_history_stops_its_feed_and_no_other(make_node: MakeNode)
     one.state()
     for _ in range(3):
         two.store.add(twin.state("main") if twin.store.heads() else twin.discover(b"p", b"c"))
-    two.store.put_blob(b"p")
-    two.store.put_blob(b"c")
+    two.store.blobs.put(b"p")
+    two.store.blobs.put(b"c")
     two.state()
     await one.start()
     await two.start()

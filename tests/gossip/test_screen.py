@@ -11,7 +11,8 @@ from gossip.limits import MESSAGE_BYTES_MAX
 from gossip.screen import Verdict, screen
 from ledger.envelope import Envelope, Signature, peer_id, seal
 from ledger.feed import next_entry
-from ledger.statements import Feed, encode
+from ledger.predicates import Feed
+from ledger.statements import encode
 
 KEY, OTHER_KEY = (Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in (1, 2))
 

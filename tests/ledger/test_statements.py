@@ -75,7 +75,7 @@ def change(path: str, value: Any) -> Any:
         change("predicate.track", 5),
         change("predicate.hypothesis", "x" * 1001),
         change("predicate.parent", "a" * 63),
-        change("predicate.entry.protocol", 2),
+        change("predicate.entry.protocol", 3),
         change("predicate.entry.seq", -1),
         change("predicate.entry.seq", 2**53),
         change("predicate.entry.seq", 1),
@@ -118,10 +118,10 @@ def test_a_failure_is_not_a_score() -> None:
 
 def test_an_unknown_type_is_kept_as_opaque(discovery: Signed) -> None:
     payload = payload_of(discovery)
-    payload["predicateType"] = "urn:waggle:retraction:v1"
+    payload["predicateType"] = "urn:waggle:prophecy:v1"
     statement = decode(json.dumps(payload).encode())
     assert isinstance(statement.body, Opaque)
-    assert statement.kind == "urn:waggle:retraction:v1"
+    assert statement.kind == "urn:waggle:prophecy:v1"
     assert statement.entry == discovery.statement.entry
 
 

@@ -12,11 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ledger.blobs import BLOB_BYTES_MAX
 from ledger.envelope import open_envelope, peer_id, seal
 from ledger.errors import BadStatement, BrokenChain, Equivocation, LedgerDamaged, LedgerError, UnknownBlob
 from ledger.feed import next_entry
-from ledger.statements import Adoption, encode
-from ledger.store import BLOB_BYTES_MAX, PEERS_REMEMBERED_MAX, Store, readable
+from ledger.predicates import Adoption
+from ledger.statements import encode
+from ledger.store import PEERS_REMEMBERED_MAX, Store, readable
 
 
 def test_own_entries_form_a_chain_and_the_clock_advances(tmp_path: Path) -> None:
@@ -80,35 +82,35 @@ def test_an_entry_of_another_swarm_is_refused(tmp_path: Path) -> None:
 @given(st.binary(max_size=3000))
 def test_blobs_come_back_by_their_digest(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     store = examples.new_store(tmp_path_factory.mktemp("blobs"))
-    digest = store.put_blob(data)
+    digest = store.blobs.put(data)
     assert digest == hashlib.sha256(data).hexdigest()
-    assert store.put_blob(data) == digest
-    assert store.blob(digest) == data
+    assert store.blobs.put(data) == digest
+    assert store.blobs.get(digest) == data
     store.close()
 
 
 def test_blobs_that_are_not_there_too_large_or_spoilt(tmp_path: Path) -> None:
     store = examples.new_store(tmp_path)
     with pytest.raises(UnknownBlob):
-        store.blob("0" * 64)
+        store.blobs.get("0" * 64)
     with pytest.raises(LedgerError, match="over the limit"):
-        store.put_blob(bytes(BLOB_BYTES_MAX + 1))
-    one, two = store.put_blob(b"one" * 100), store.put_blob(b"two" * 100)
+        store.blobs.put(bytes(BLOB_BYTES_MAX + 1))
+    one, two = store.blobs.put(b"one" * 100), store.blobs.put(b"two" * 100)
     store.db.execute("UPDATE blobs SET data = (SELECT data FROM blobs WHERE digest = ?) WHERE digest = ?", (one, two))
     with pytest.raises(LedgerDamaged, match="not those"):
-        store.blob(two)
+        store.blobs.get(two)
     store.db.execute("UPDATE blobs SET data = x'00'")
     with pytest.raises(LedgerDamaged, match="cannot be decompressed"):
-        store.blob(one)
+        store.blobs.get(one)
 
 
 def test_programs_that_discoveries_name_are_wanted_until_they_are_here(tmp_path: Path) -> None:
     store = examples.new_store(tmp_path)
-    parent, child = store.put_blob(b"parent"), hashlib.sha256(b"child").hexdigest()
+    parent, child = store.blobs.put(b"parent"), hashlib.sha256(b"child").hexdigest()
     examples.state_discovery(examples.author(store), parent, child)
-    assert store.missing_blobs(10) == [child]
-    store.put_blob(b"child")
-    assert store.missing_blobs(10) == []
+    assert store.blobs.missing(10) == [child]
+    store.blobs.put(b"child")
+    assert store.blobs.missing(10) == []
 
 
 def test_an_author_who_names_what_nobody_has_does_not_hide_the_others(tmp_path: Path) -> None:
@@ -119,7 +121,7 @@ def test_an_author_who_names_what_nobody_has_does_not_hide_the_others(tmp_path: 
         for number in range(300):
             spammer.append("main", f"{number:064x}", body)
     examples.state_discovery(honest, "0" * 64, "f" * 64)
-    assert "f" * 64 in store.missing_blobs(4)
+    assert "f" * 64 in store.blobs.missing(4)
 
 
 def test_a_clock_that_nobody_counted_to_does_not_silence_the_others(tmp_path: Path) -> None:
@@ -186,7 +188,7 @@ def test_damage_met_later_is_named_too(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     fill(path)
     data = bytearray(path.read_bytes())
-    data[len(data) // 2 :] = b"\xff" * (len(data) - len(data) // 2)
+    data[-len(data) // 4 :] = b"\xff" * -(-len(data) // 4)
     path.write_bytes(data)
     store = Store.open(path)
     with pytest.raises(LedgerDamaged, match=r"ledger\.db is damaged"), readable(path):

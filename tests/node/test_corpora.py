@@ -57,7 +57,7 @@ def test_a_home_is_made_of_records_and_a_pinned_url(tmp_path: Path, records: Pat
     assert "note" not in out
     assert corpus.documents[0].name == "records.jsonl:1"
     assert b"".join(d.text for d in corpus.documents if d.name.startswith("text.txt#")) == TEXT.encode()
-    assert home.store(challenge).has_blob(corpus.digest())
+    assert home.store(challenge).blobs.has(corpus.digest())
     assert not (home.path / "downloads").exists()
     assert [path.name for path in (home.path / "corpus").iterdir()] == [corpus.digest()]
 
@@ -130,7 +130,7 @@ async def test_a_corpus_too_large_for_peers_is_used_here_and_brought_to_others_b
     founder, joiner = Home(tmp_path / "A"), Home(tmp_path / "B")
     challenge = found_challenge(founder, "large", [tmp_path / "text.txt"], own_tracks([CPU_TRACK], 1.0))
     store = founder.store(challenge)
-    assert not store.has_blob(challenge.corpus.digest)
+    assert not store.blobs.has(challenge.corpus.digest)
     assert not info_of_home(founder).shareable
     assert "has to copy the file corpus/DIGEST" in "\n".join(lines(info_of_home(founder)))
     async with trio.open_nursery() as nursery:
@@ -138,7 +138,7 @@ async def test_a_corpus_too_large_for_peers_is_used_here_and_brought_to_others_b
         one = Node(nursery, news, tmp_path / "one", challenge.digest(), 60.0)
         other = Node(nursery, news, tmp_path / "other", challenge.digest(), 60.0)
         for digest in (challenge.digest(), *(track.baseline for track in challenge.tracks.values())):
-            one.store.put_blob(store.blob(digest))
+            one.store.blobs.put(store.blobs.get(digest))
         await one.start()
         await other.start(mesh=False)
         said: list[str] = []

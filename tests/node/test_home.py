@@ -36,10 +36,10 @@ def test_a_new_home_holds_everything_that_its_challenge_names(home: Home) -> Non
     challenge = home.challenge()
     store = home.store(challenge, check=True)
     track = challenge.tracks["cpu-quick"]
-    assert store.blob(track.baseline) == baseline_program(CPU_TRACK)
-    assert hashlib.sha256(store.blob(challenge.corpus.digest)).hexdigest() == challenge.corpus.digest
-    assert store.blob(challenge.digest()) == challenge.canonical()
-    assert home.corpus_path(challenge, store).read_bytes() == store.blob(challenge.corpus.digest)
+    assert store.blobs.get(track.baseline) == baseline_program(CPU_TRACK)
+    assert hashlib.sha256(store.blobs.get(challenge.corpus.digest)).hexdigest() == challenge.corpus.digest
+    assert store.blobs.get(challenge.digest()) == challenge.canonical()
+    assert home.corpus_path(challenge, store).read_bytes() == store.blobs.get(challenge.corpus.digest)
     assert challenge.founder == peer_id(home.key().public_key())
 
 

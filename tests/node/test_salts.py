@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.errors import BadStatement
-from ledger.statements import Reveal, commit, decode, encode, opens
+from ledger.predicates import Reveal
+from ledger.statements import commit, decode, encode, opens
 from node.errors import UserError
 from node.home import Home, found_challenge
 from node.salts import SALT_BYTES, USES_MAX, Salts

@@ -9,7 +9,7 @@ from rich.console import Console, RenderableType
 from ledger import queries
 from ledger.author import Author
 from ledger.envelope import Signed
-from ledger.statements import Discovery, Entry
+from ledger.predicates import Discovery, Entry
 from ledger.store import Store
 from node import story
 
@@ -31,8 +31,8 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def found(store: Store) -> Signed:
     one, two = examples.author(store, 1), examples.author(store, 2)
-    parent = store.put_blob(b"BATCH = 16\nWIDTH = 64\n")
-    child = store.put_blob(b"BATCH = 8\nWIDTH = 64\n")
+    parent = store.blobs.put(b"BATCH = 16\nWIDTH = 64\n")
+    child = store.blobs.put(b"BATCH = 8\nWIDTH = 64\n")
     found = examples.state_discovery(one, parent, child)
     examples.state_attestation(two, found)
     examples.state_adoption(two, child, found, parent)
@@ -85,7 +85,7 @@ def test_lineage_is_a_tree_from_the_baseline(store: Store, found: Signed) -> Non
 def test_a_peers_text_cannot_act_on_the_terminal(store: Store) -> None:
     by = Author(store, examples.key(1), now=lambda: "[/z]\x1b[2J")
     evidence = examples.comparison(by, "a" * 64, "b" * 64, examples.GAIN)
-    parent, child = store.put_blob(HOSTILE.encode()), store.put_blob(b"plain")
+    parent, child = store.blobs.put(HOSTILE.encode()), store.blobs.put(b"plain")
 
     def body(entry: Entry) -> Discovery:
         return Discovery(

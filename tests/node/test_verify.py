@@ -13,7 +13,8 @@ from scripted import NOISE, ScriptedLane, program
 from ledger import queries
 from ledger.author import Author
 from ledger.envelope import Signed, open_envelope
-from ledger.statements import PROGRAM_BYTES_MAX, Attestation, Discovery, Reveal, commit, opens
+from ledger.predicates import PROGRAM_BYTES_MAX, Attestation, Discovery, Reveal
+from ledger.statements import commit, opens
 from ledger.store import Store
 from node.adoption import Adopter
 from node.home import SplitChoice
@@ -50,7 +51,7 @@ class Side:
         self.store = examples.new_store(folder)
         self.author: Author = examples.author(self.store, number)
         self.lane, self.lines = ScriptedLane(), list[str]()
-        self.baseline = self.store.put_blob(BASELINE)
+        self.baseline = self.store.blobs.put(BASELINE)
         self.salts_file = folder / "private.salt"
         Salts.create(self.salts_file, PRIVATE.salt)
         self.tree = folder / "incumbent"
@@ -73,8 +74,8 @@ class Side:
             for envelope in source.envelopes(author, feed, 0, 10**9):
                 self.store.add(open_envelope(envelope))
         if blobs:
-            for digest in self.store.missing_blobs(100):
-                self.store.put_blob(source.blob(digest))
+            for digest in self.store.blobs.missing(100):
+                self.store.blobs.put(source.blobs.get(digest))
 
     async def verify_next(self) -> list[Signed]:
         row = self.verifier.next()
@@ -165,7 +166,7 @@ async def test_a_spent_split_is_revealed_and_opens_the_verdicts_on_it(tmp_path: 
 
 async def test_a_fabricated_gain_is_refuted(tmp_path: Path) -> None:
     liar, two = Side(tmp_path / "a", 1), Side(tmp_path / "b", 2)
-    child = liar.store.put_blob(program(-0.1))
+    child = liar.store.blobs.put(program(-0.1))
     examples.state_discovery(liar.author, liar.baseline, child)  # its trials are invented, and agree with the claim
     two.receive(liar.store)
     statements = await two.verify_next()
@@ -221,7 +222,7 @@ async def test_a_claim_goes_before_an_own_candidate_which_falls_with_its_parent(
     await two.research.step(2 * NOISE)
     assert any("given up" in line for line in two.lines)
     better = await discover(two)
-    assert better.statement.subject == two.store.put_blob(program(1.5))
+    assert better.statement.subject == two.store.blobs.put(program(1.5))
     assert isinstance(better.statement.body, Discovery)
     assert better.statement.body.parent == found.statement.subject
 
@@ -245,9 +246,9 @@ async def test_programs_that_cannot_be_read_end_nobody(tmp_path: Path) -> None:
     stranger, two = Side(tmp_path / "a", 1), Side(tmp_path / "b", 2, program(0.3))
     deep = program(0.1) + b"x = 1" + b" + 1" * 500 + b"\n"
     for text in (deep, b"\xff\xfe", b"#" * (PROGRAM_BYTES_MAX + 1)):
-        odd = stranger.store.put_blob(text)
+        odd = stranger.store.blobs.put(text)
         examples.state_discovery(stranger.author, stranger.baseline, odd)
-        child = stranger.store.put_blob(program(0.2) + b"# on " + odd.encode())
+        child = stranger.store.blobs.put(program(0.2) + b"# on " + odd.encode())
         examples.state_discovery(stranger.author, odd, child)
     two.receive(stranger.store)
     assert two.verifier.next() is None
@@ -258,7 +259,7 @@ async def test_programs_that_cannot_be_read_end_nobody(tmp_path: Path) -> None:
 
 async def test_a_claim_that_contradicts_its_records_costs_no_run(tmp_path: Path) -> None:
     liar, two = Side(tmp_path / "a", 1), Side(tmp_path / "b", 2)
-    child = liar.store.put_blob(program(-0.1))
+    child = liar.store.blobs.put(program(-0.1))
     found = examples.state_discovery(liar.author, child, child)
     two.receive(liar.store)
     assert two.verifier.next() is None

@@ -24,7 +24,7 @@ class Bench:
         self.bench = Workbench(store, self.author, self.lane, examples.TRACK, self.lines.append)
 
     def put(self, gain: float, crash_on: str = "") -> str:
-        return self.store.put_blob(program(gain, crash_on))
+        return self.store.blobs.put(program(gain, crash_on))
 
 
 @pytest.fixture

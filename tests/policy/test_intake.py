@@ -11,7 +11,7 @@ import pytest
 
 from ledger import queries
 from ledger.author import Author
-from ledger.statements import Comparison, Discovery
+from ledger.predicates import Comparison, Discovery
 from ledger.store import Store
 from policy.intake import TRANSITIONS, Claim, IllegalMove, Move, Rejected, State, Waiting, advance, check_claim
 
@@ -26,7 +26,7 @@ class Ledger:
 
     def __init__(self, store: Store, by: Author) -> None:
         self.store, self.by = store, by
-        self.parent, self.child = store.put_blob(PARENT), store.put_blob(CHILD)
+        self.parent, self.child = store.blobs.put(PARENT), store.blobs.put(CHILD)
         self.tracks: Mapping[str, str] = {examples.TRACK: self.parent}
 
     def claim(self, change: Callable[[Discovery], Discovery] = lambda body: body, **overrides: Any) -> Claim:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.statements import PROGRAM_BYTES_MAX
+from ledger.predicates import PROGRAM_BYTES_MAX
 from node.tracks import CPU_TRACK, baseline_program
 from policy.screening import screen_program
 

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ledger.author import Author
 from ledger.envelope import Signed, peer_id
-from ledger.statements import (
+from ledger.predicates import (
     Adoption,
     Attestation,
     Comparison,

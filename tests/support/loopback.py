@@ -11,7 +11,16 @@ from gossip.libp2p_transport import Libp2pTransport
 from gossip.mesh import Mesh
 from ledger.author import Author
 from ledger.envelope import Signed
-from ledger.statements import Adoption, Comparison, Discovery, Entry, Feed, Hardware, Measurement, Trial
+from ledger.predicates import (
+    Adoption,
+    Comparison,
+    Discovery,
+    Entry,
+    Feed,
+    Hardware,
+    Measurement,
+    Trial,
+)
 from ledger.store import Store
 
 CHALLENGE = "c" * 64
@@ -134,7 +143,7 @@ class Node:
 
     def discover(self, parent: bytes, child: bytes) -> Signed:
         """A discovery whose two programs are in this node's ledger."""
-        before, after = self.store.put_blob(parent), self.store.put_blob(child)
+        before, after = self.store.blobs.put(parent), self.store.blobs.put(child)
         return self.author.append(
             "main", after,
             lambda entry: Discovery(

@@ -9,7 +9,7 @@ import re
 
 import examples
 
-from ledger.statements import Measurement
+from ledger.predicates import Measurement
 from trainer.requests import TrialRequest
 
 NOISE = 0.01

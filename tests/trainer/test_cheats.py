@@ -17,7 +17,7 @@ import pytest
 import torch
 from programs import HONEST, cheat
 
-from ledger.statements import PROGRAM_BYTES_MAX, Measurement
+from ledger.predicates import PROGRAM_BYTES_MAX, Measurement
 from policy.screening import screen_program
 from trainer.challenge import Challenge, CorpusRef, Split, Track
 from trainer.corpus import Corpus, split, standard_library

@@ -15,7 +15,7 @@ import msgspec
 import psutil
 import pytest
 
-from ledger.statements import Seed
+from ledger.predicates import Seed
 from trainer.challenge import Challenge, CorpusRef, Split, TokenizerRef, Track
 from trainer.corpus import Corpus, Document
 from trainer.requests import (

@@ -10,7 +10,7 @@ import pytest
 import toy
 
 import trainer.trial
-from ledger.statements import PROGRAM_BYTES_MAX, Measurement
+from ledger.predicates import PROGRAM_BYTES_MAX, Measurement
 from trainer.challenge import Challenge, CorpusRef, Split, Track
 from trainer.corpus import Corpus, Document
 from trainer.requests import TrialRequest

@@ -1,0 +1,290 @@
+"""The nouns of the ledger: what a node can say, as the typed predicate of an in-toto statement.
+
+Each record says who may be meant by its *subject*, the thing that a statement is about, which stands outside it. All
+are strict: unknown fields, wrong types, numbers out of range and non-finite floats are refused. docs/statements.md has
+their JSON Schema and an example of each. *Pure.*
+"""
+
+import math
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+PROTOCOL = 1
+"""Version of `Entry` and of the rules of a feed. A type of statement has a version of its own, in its URN."""
+
+PROGRAM_BYTES_MAX = 64 * 1024  # of source
+PAIRS_MAX = 64  # of one comparison
+EVIDENCE_MAX = 64  # entries that a statement may name as its reason
+FEEDS_MAX = 32  # of one author, over all incarnations
+BPB_MAX = 1e6  # a score past it says nothing more, and sums of scores stay finite
+
+# Lengths are stated beside the patterns because "$" would let a newline follow.
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
+EntryId = Annotated[str, Meta(pattern="^bafkrei[a-z2-7]{52}$", max_length=59)]
+PeerId = Annotated[str, Meta(pattern="^12D3KooW[1-9A-HJ-NP-Za-km-z]{44}$", max_length=52)]
+Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]  # exact in every JSON reader
+Seed = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Seconds = Annotated[float, Meta(ge=0)]
+Line = Annotated[str, Meta(max_length=1000)]
+Name = Annotated[str, Meta(max_length=64)]
+Bits = Annotated[float, Meta(ge=-1000 * BPB_MAX, le=1000 * BPB_MAX)]  # per byte; room for the interval of two pairs
+SplitName = Annotated[str, Meta(pattern="^(public|private:[0-9a-f]{64})\\Z")]
+"""`public`, or `private:` with the SHA-256 of the salt: a commitment that can be opened later."""
+
+Feed = Annotated[str, Meta(pattern="^(main|trials)(\\.[1-9][0-9]{0,11})?\\Z")]
+"""`main` or `trials`; with a number, those of a later incarnation of an author who lost the earlier ones."""
+
+FeedKind = Literal["main", "trials"]
+Status = Literal["ok", "crash", "timeout", "over_budget", "out_of_memory", "void", "refused"]
+Verdict = Literal["confirmed", "refuted", "inconclusive"]
+GateState = Literal["RUN", "THROTTLE", "FREEZE", "STOP"]
+Text = Annotated[str, Meta(max_length=8000)]
+Evidence = Annotated[tuple[EntryId, ...], Meta(max_length=EVIDENCE_MAX)]
+Base64Signature = Annotated[str, Meta(pattern="^[A-Za-z0-9+/]{86}==\\Z")]  # of 64 bytes
+
+
+class Record(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of everything inside a statement: immutable, strict."""
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            numbers = value if isinstance(value, tuple) else (value,)
+            if any(isinstance(n, float) and not math.isfinite(n) for n in numbers):
+                raise ValueError(f"{name} is not a finite number")
+
+
+class Entry(Record, frozen=True, kw_only=True):
+    """Where a statement stands: which swarm, whose feed, at which position, after what."""
+
+    protocol: Annotated[int, Meta(ge=1, le=PROTOCOL + 1)]  # one newer is kept, and its body not read
+    challenge: Sha256
+    author: PeerId
+    feed: Feed
+    seq: Count  # 0 for the first entry of a feed
+    prev: EntryId | None  # id of the entry at seq - 1; None exactly at seq 0
+    lamport: Count
+    recorded_at: Name  # RFC 3339, information only
+
+
+class Hardware(Record, frozen=True, kw_only=True):
+    """What a trial ran on; scores of different hardware are comparable only as differences."""
+
+    machine: Name  # platform.machine(), e.g. x86_64
+    cpu: Line
+    cores: Count
+    system: Line
+    python: Name
+    torch: Name
+    gpu: Line | None = None  # models and driver, where the track's device is a GPU
+
+
+class Audit(Record, frozen=True, kw_only=True):
+    """What the prefix-only audit of an `ok` trial saw: costs of targets, from prefixes minus as they were scored."""
+
+    cuts: Count
+    targeted: Count  # of `cuts`; the others are uniform
+    tolerance_bits: Annotated[float, Meta(ge=0)]  # of one difference
+    largest_bits: Annotated[float, Meta(ge=0)]  # of all differences, without sign
+    mean_bits: Bits  # over the uniform cuts; positive where seeing the whole row helped
+
+
+class Measurement(Record, frozen=True, kw_only=True):
+    """What one trial gave. Only status `ok` carries a score: a failure is never a number."""
+
+    status: Status
+    val_bpb: Annotated[float, Meta(ge=0, le=BPB_MAX)] | None  # bits per byte of validation text; lower is better
+    evaluated_bytes: Count
+    budget_used_s: Seconds  # in the track's unit: CPU seconds of the whole process tree, or wall seconds
+    wall_s: Seconds  # the whole trial, start-up and evaluation included
+    peak_memory_bytes: Count  # resident, summed over the training sandbox's process tree
+    weights_bytes: Count
+    weights_sha256: Sha256 | None
+    validation_sha256: Sha256 | None  # of the evaluated rows, in canonical order
+    program_lines: Count
+    hardware: Hardware
+    audit: Audit | None = None  # with status ok only
+    reason: Annotated[str, Meta(max_length=8000)] = ""  # why not ok; ends with the sanitised end of the log
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.status == "ok") != (self.val_bpb is not None):
+            raise ValueError("a score goes with status ok, and with no other")
+        if self.status != "ok" and self.audit is not None:
+            raise ValueError("an audit that was passed goes with status ok, and with no other")
+
+
+class Comparison(Record, frozen=True, kw_only=True):
+    """Paired trials of two programs: same seeds, split, budget and machine."""
+
+    split: SplitName
+    seeds: Annotated[tuple[Seed, ...], Meta(max_length=PAIRS_MAX)]  # (n,)
+    parent_trials: tuple[EntryId, ...]  # (n,)
+    child_trials: tuple[EntryId, ...]  # (n,)
+    differences: tuple[Bits, ...]  # (n,), child - parent; negative is better
+    mean: Bits
+    low: Bits  # 95 % interval of the mean
+    high: Bits
+    p_value: Annotated[float, Meta(ge=0, le=1)]  # one-sided, of "the child is no better"
+    noise: Annotated[float, Meta(ge=0, le=1000 * BPB_MAX)]  # standard deviation of a difference, from A/A trials
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not len(self.seeds) == len(self.parent_trials) == len(self.child_trials) == len(self.differences):
+            raise ValueError("a comparison has as many parent trials, child trials and differences as seeds")
+        if len(self.seeds) != len(set(self.seeds)):
+            raise ValueError("a comparison names a seed twice")
+
+
+class Trial(Record, frozen=True, kw_only=True):
+    """One training and evaluation of the subject program."""
+
+    entry: Entry
+    track: Name
+    seed: Seed
+    split: SplitName
+    result: Measurement
+
+
+class Discovery(Record, frozen=True, kw_only=True):
+    """A claim that the subject program beats its parent."""
+
+    entry: Entry
+    track: Name
+    parent: Sha256
+    hypothesis: Line
+    proposer: Name
+    comparison: Comparison
+
+
+class Attestation(Record, frozen=True, kw_only=True):
+    """A verdict on somebody's discovery, after a comparison of the author's own."""
+
+    entry: Entry
+    discovery: EntryId
+    verdict: Verdict
+    reason: Line
+    comparison: Comparison | None  # None where no pair could be completed; such a verdict is never `confirmed`
+
+
+class Adoption(Record, frozen=True, kw_only=True):
+    """The author now builds on the subject program."""
+
+    entry: Entry
+    track: Name
+    previous: Sha256 | None  # the incumbent before; None for the baseline at the start
+    discovery: EntryId | None  # None for the baseline
+    reason: Line
+    comparison: Comparison | None  # with the incumbent before, where that was not the discovery's parent
+
+
+class Reveal(Record, frozen=True, kw_only=True):
+    """The author's private split, now that it is no longer used: the salt behind `private:` and the subject.
+
+    Whoever has the corpus can then make the split, and run again what the author's verdicts on it rest on. The digest
+    of the subject is the commitment, so a reader of in-toto statements can check it too.
+    """
+
+    entry: Entry
+    salt: Annotated[str, Meta(pattern="^([0-9a-f]{2}){1,64}\\Z")]  # hex
+
+
+class Retraction(Record, frozen=True, kw_only=True):
+    """The author no longer believes a discovery, its own or one that it confirmed. Subject: the discovery's program.
+
+    What was built on the program is marked with it.
+    """
+
+    entry: Entry
+    discovery: EntryId
+    reason: Line
+    comparison: Comparison | None  # of the author's own, where one led to this
+    evidence: Evidence  # attestations and others that led to it
+
+
+class Claim(Record, frozen=True, kw_only=True):
+    """The author is about to try the subject program: others may try something else first. It promises nothing."""
+
+    entry: Entry
+    track: Name
+    parent: Sha256
+    hypothesis: Line
+
+
+class Skill(Record, frozen=True, kw_only=True):
+    """A lesson from verified results, for proposers. Subject: the text, which is data and no instruction."""
+
+    entry: Entry
+    title: Line
+    text: Text
+    replaces: EntryId | None  # an earlier skill of the author
+    retired: bool  # it has stopped to help
+    evidence: Evidence  # discoveries, attestations and trials from which it was learnt
+
+
+class Gate(Record, frozen=True, kw_only=True):
+    """The state of the author's node has changed. Subject: the constitution whose rules say so."""
+
+    entry: Entry
+    previous: GateState | None  # None at the first start
+    state: GateState
+    commanded: bool  # by a human; else by a rule
+    reason: Line
+
+
+class Amendment(Record, frozen=True, kw_only=True):
+    """A change of the constitution, proposed or ratified by a maintainer. Subject: the constitution as it would be."""
+
+    entry: Entry
+    previous: Sha256  # the constitution that it changes
+    proposal: EntryId | None  # None: this proposes it; else it ratifies that proposal
+    reason: Line
+
+
+class Checkpoint(Record, frozen=True, kw_only=True):
+    """The author commits to one of its feeds, of some length. Subject: the note, which checkpoint.py reads."""
+
+    entry: Entry
+    feed: Feed
+    note: Annotated[str, Meta(max_length=1000)]  # a signed note in the form of a C2SP tlog-checkpoint
+
+
+class FeedHead(Record, frozen=True, kw_only=True):
+    """An entry that was the last of a feed."""
+
+    feed: Feed
+    seq: Count
+    id: EntryId
+
+
+class Successor(Record, frozen=True, kw_only=True):
+    """Who goes on after a revoked key, with its consent: its signature of `revocation.consent_bytes`."""
+
+    peer: PeerId
+    consent: Base64Signature
+
+
+class Revocation(Record, frozen=True, kw_only=True):
+    """The author's key is to be believed no more. Subject: the key (32 bytes).
+
+    Of the feed that this stands in, what stands before it holds. Of the author's others, what `heads` names and what
+    stands before that; nothing of a feed that it does not name. Everything else by this key is refused.
+    """
+
+    entry: Entry
+    reason: Line
+    heads: Annotated[tuple[FeedHead, ...], Meta(max_length=FEEDS_MAX)]
+    successor: Successor | None
+
+
+class FeedReset(Record, frozen=True, kw_only=True):
+    """The author has lost its ledger, or part of it, but not its key, and begins anew. Subject: the key (32 bytes).
+
+    It is the first entry of a numbered main feed. Going on in the old feeds would sign second entries at places that
+    others have; what stands in them still holds.
+    """
+
+    entry: Entry
+    reason: Line
+    known: Annotated[tuple[FeedHead, ...], Meta(max_length=FEEDS_MAX)]  # the last that is left of each earlier feed

@@ -1,0 +1,50 @@
+"""New ledger files, and older ones brought to the present schema.
+
+`truth.sql` is migrated step by step; the tables of `derived.sql` are dropped and made anew from the envelopes. Either
+all of it happens, in one transaction, or the file stays as it was. A change of either file raises the version, and
+tests/ledger/schemas/ keeps the schema of every older one.
+"""
+
+import sqlite3
+from pathlib import Path
+
+from sqlite_utils import Database
+
+from ledger import tables
+
+SCHEMA_VERSION = 2
+
+# From version n to n + 1; what is missing afterwards is made by truth.sql, whose statements leave alone what is there.
+_STEPS: dict[int, tuple[str, ...]] = {
+    1: ("DROP INDEX entries_by_clock", "DROP INDEX entries_by_subject"),
+}
+
+
+def create(path: Path, challenge: str) -> None:
+    """Write an empty ledger of the swarm `challenge` (hex digest) to a new file."""
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA journal_mode = WAL")
+    database = Database(connection, execute_plugins=False)
+    with tables.transaction(database):
+        for name in ("truth.sql", "derived.sql"):
+            for statement in tables.script(name):
+                database.execute(statement)
+        database.execute("INSERT INTO about VALUES (?)", (challenge,))
+        database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    database.close()
+
+
+def version(database: Database) -> int:
+    return int(database.execute("PRAGMA user_version").fetchone()[0])
+
+
+def migrate(database: Database) -> None:
+    """Bring a ledger of an older version to the present one; several processes may try at once."""
+    with tables.transaction(database):
+        for step in range(version(database), SCHEMA_VERSION):
+            for statement in _STEPS[step]:
+                database.execute(statement)
+        for statement in tables.script("truth.sql"):
+            database.execute(statement)
+        tables.rebuild(database)
+        database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

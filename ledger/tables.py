@@ -1,0 +1,103 @@
+"""Keeping the derived tables: writing rows, making all of them anew from the envelopes, and comparing them."""
+
+import functools
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from sqlite3 import complete_statement
+from typing import Any
+
+import msgspec
+from sqlite_utils import Database
+
+from ledger.derived import TABLES, derive
+from ledger.envelope import Signed, read_unchecked
+from ledger.feed import Head
+
+
+def script(name: str) -> Iterator[str]:
+    """The statements of an SQL file of this package one by one: `executescript` would commit between them."""
+    statement = ""
+    for line in files("ledger").joinpath(name).read_text().splitlines(keepends=True):
+        statement += line
+        if complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+@contextmanager
+def transaction(database: Database) -> Iterator[None]:
+    """One transaction, which takes the writer's lock at its start; inside another one, a part of that."""
+    if database.conn.in_transaction:
+        yield
+        return
+    database.conn.execute("BEGIN IMMEDIATE")  # a lock that is taken later, after reading, cannot be waited for
+    try:
+        yield
+    except BaseException:
+        database.conn.rollback()
+        raise
+    try:
+        database.conn.commit()
+    except BaseException:
+        database.conn.rollback()
+        raise
+
+
+def insert(database: Database, table: str, values: dict[str, Any]) -> None:
+    database.execute(_insertion(table, tuple(values)), tuple(values.values()))
+
+
+@functools.cache
+def _insertion(table: str, columns: tuple[str, ...]) -> str:
+    # Plain SQL: sqlite-utils' insert looks the schema up again for every row.
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+
+
+def add(database: Database, signed: Signed) -> None:
+    """Write what derives from an entry that was just appended to its feed."""
+    entry = signed.statement.entry
+    set_head(database, entry.author, entry.feed, Head(entry.seq, signed.id, entry.lamport))
+    for row in derive(signed):
+        insert(database, row.table, row.values)
+
+
+def set_head(database: Database, author: str, feed: str, head: Head) -> None:
+    database.execute("INSERT OR REPLACE INTO feeds VALUES (?, ?, ?, ?, ?)", (author, feed, *head))
+
+
+def remove(database: Database, signed: Signed) -> None:
+    """Take back what `add` wrote, but for the feed's head."""
+    for row in derive(signed):
+        database.execute(f"DELETE FROM {row.table} WHERE id = ?", (signed.id,))
+
+
+def rebuild(database: Database) -> None:
+    """Make every derived table anew from the envelopes, in the caller's transaction. Signatures are not checked."""
+    drop(database)
+    for statement in script("derived.sql"):
+        database.execute(statement)
+    for (envelope,) in database.execute("SELECT envelope FROM entries ORDER BY author, feed, seq").fetchall():
+        add(database, read_unchecked(envelope))
+
+
+def drop(database: Database) -> None:
+    """Remove all that truth.sql does not have, of whatever version."""
+    kept = {"about", "entries", "refused", "blobs", "peers"}
+    for kind in ("view", "table"):
+        sql = "SELECT name, sql FROM sqlite_master WHERE type = ? ORDER BY sql NOT LIKE 'CREATE VIRTUAL%'"
+        for name, _ in database.execute(sql, (kind,)).fetchall():
+            if name not in kept and not name.startswith("sqlite_"):
+                database.execute(f"DROP {kind} IF EXISTS {name}")
+
+
+def digest(database: Database) -> str:
+    """SHA-256 (hex) over all derived rows: equal for equal sets of entries, in whatever order they came."""
+    total = hashlib.sha256()
+    for table in TABLES:
+        rows = sorted(msgspec.json.encode(row) for row in database.execute(f"SELECT * FROM {table}"))
+        total.update(msgspec.json.encode([table, len(rows)]) + b"\n")
+        for row in rows:
+            total.update(row + b"\n")
+    return total.hexdigest()

@@ -1,0 +1,45 @@
+-- The truth, version 2: what was signed, the bytes that it names, and what is known of this place only. Every other
+-- table (derived.sql) follows from `entries` alone.
+
+CREATE TABLE IF NOT EXISTS about (                        -- one row: which swarm's ledger this is
+    challenge TEXT NOT NULL                 -- SHA-256 of the canonical challenge
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS entries (
+    id TEXT PRIMARY KEY,                    -- CIDv1 of the payload
+    author TEXT NOT NULL,                   -- libp2p peer id
+    feed TEXT NOT NULL,                     -- main or trials, with a number after a feed reset
+    seq INTEGER NOT NULL,
+    prev TEXT REFERENCES entries (id),
+    lamport INTEGER NOT NULL,
+    kind TEXT NOT NULL,                     -- trial, discovery, …; a whole URN where this version cannot read it
+    subject TEXT NOT NULL,                  -- SHA-256 of what it is about, mostly a program
+    recorded_at TEXT NOT NULL,              -- the author's wall clock: information only
+    envelope BLOB NOT NULL,                 -- DSSE in msgpack, exactly as signed
+    UNIQUE (author, feed, seq)
+) STRICT;
+CREATE INDEX IF NOT EXISTS entries_by_clock ON entries (lamport);
+CREATE INDEX IF NOT EXISTS entries_by_kind ON entries (kind, lamport);
+CREATE INDEX IF NOT EXISTS entries_by_author ON entries (author, lamport);
+CREATE INDEX IF NOT EXISTS entries_by_subject ON entries (subject);
+
+CREATE TABLE IF NOT EXISTS refused (                      -- signed by its author and yet not believed: the proof, or the rest of a feed
+    id TEXT PRIMARY KEY,
+    author TEXT NOT NULL,
+    feed TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    reason TEXT NOT NULL CHECK (reason IN ('equivocation', 'revoked')),
+    envelope BLOB NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS refused_by_author ON refused (author);
+
+CREATE TABLE IF NOT EXISTS blobs (
+    digest TEXT PRIMARY KEY,                -- SHA-256 of the plain bytes
+    size INTEGER NOT NULL,                  -- of the plain bytes
+    data BLOB NOT NULL                      -- zstd
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS peers (                        -- where others were last reached; local, never shared as truth
+    peer TEXT PRIMARY KEY,
+    address TEXT NOT NULL                   -- multiaddr ending in /p2p/<peer>
+) STRICT;
