@@ -52,16 +52,17 @@ class Author:
         return self._append(self.feed(kind), subject, body)
 
     def _append(self, feed: str, subject: str, body: Callable[[Entry], OwnBody]) -> Signed:
-        entry = next_entry(
-            self._store.head(self.id, feed),
-            clock=self._store.clock(),
-            challenge=self._store.challenge,
-            author=self.id,
-            feed=feed,
-            recorded_at=self._now(),
-        )
-        signed = seal(self._key, encode(subject, body(entry)))
-        self._store.add(signed)
+        with self._store.batch():  # from reading the head on: another process with this key has to wait
+            entry = next_entry(
+                self._store.head(self.id, feed),
+                clock=self._store.clock(),
+                challenge=self._store.challenge,
+                author=self.id,
+                feed=feed,
+                recorded_at=self._now(),
+            )
+            signed = seal(self._key, encode(subject, body(entry)))
+            self._store.add(signed)
         return signed
 
     def checkpoint(self, feed: str) -> Signed:

@@ -12,8 +12,8 @@ It is plain text so that the witnesses and monitors of transparency logs can rea
 such as witnesses', are allowed and not judged. A trusted key is the caller's to choose: for a feed it is the one in the
 author's peer id. Whether two checkpoints are of one history is merkle.py's to say.
 
-That key signs envelopes too, and neither signature can pass for the other: what is signed there starts with `DSSEv1`
-and a space, which no origin contains.
+That key signs other things too (envelope.py), and neither signature can pass for the other: all that is signed there
+has a space before its first newline, which no origin has.
 
 Sources: https://c2sp.org/tlog-checkpoint and https://c2sp.org/signed-note.
 """

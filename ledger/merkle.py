@@ -75,7 +75,7 @@ def inclusion_proof(leaf_hashes: Sequence[bytes], index: int) -> list[bytes]:
 
 
 def verify_inclusion(path: Sequence[bytes], *, leaf: bytes, index: int, size: int, root_hash: bytes) -> None:
-    """Check that the leaf with the hash `leaf` stands at `index` of the tree of that size and root (section 2.1.3.2)."""
+    """Check that the leaf with hash `leaf` stands at `index` of the tree of that size and root (section 2.1.3.2)."""
     if not 0 <= index < size <= TREE_SIZE_MAX:
         raise BadStatement("the entry does not lie within the tree")
     _check_foreign(path, leaf, root_hash)

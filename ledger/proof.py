@@ -4,12 +4,12 @@ It holds the entry's envelope, a checkpoint that the author signed, and the path
 for, an older checkpoint with the path that shows the newer to extend it.
 
 What a proof does not say: that the entry's claim is true; that this is the author or the challenge that you care about
-(both are in the result: compare them); that the author has shown everybody the same history. For the last, hold the
-checkpoint against one that you got another way: of one origin, equal sizes must have equal roots, and different sizes a
-consistency proof.
+(both are in the result: compare them); that the author's key has not been revoked; that the author has shown everybody
+the same history. For the last, hold the checkpoint against one that you got another way: of one origin, equal sizes
+must have equal roots, and different sizes a consistency proof.
 
 The form is JSON because people keep such files, read them and pass them through tools. White space, the order of
-fields and the escapes of strings mean nothing and may change; every other byte counts.
+fields, the escapes of strings and signatures by others under a checkpoint mean nothing here; every other byte counts.
 """
 
 import base64
@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from ledger.checkpoint import Checkpoint, decode_base64, open_checkpoint, origin
-from ledger.envelope import Envelope, Signed, open_envelope, public_key
+from ledger.envelope import Signed, open_envelope, payload_of, public_key
 from ledger.errors import BadStatement
 from ledger.merkle import (
     PATH_NODES_MAX,
@@ -58,11 +58,6 @@ class Checked(NamedTuple):
     signed: Signed  # the entry, with its id
     checkpoint: Checkpoint  # of the tree that the entry is in
     earlier: Checkpoint | None  # of a tree that the other extends, if the proof has one
-
-
-def leaf_of(signed: Signed) -> bytes:
-    """The hash (32 bytes) of an entry's leaf in the tree of its feed."""
-    return leaf_hash(msgspec.msgpack.decode(signed.envelope, type=Envelope).payload)
 
 
 def prove(envelope: bytes, leaf_hashes: Sequence[bytes], checkpoint: str, earlier: str | None = None) -> bytes:
@@ -137,7 +132,7 @@ def _check(data: bytes) -> Checked:
     # 5
     verify_inclusion(
         _bytes(proof.inclusion),
-        leaf=leaf_of(signed),
+        leaf=leaf_hash(payload_of(signed.envelope)),
         index=proof.index,
         size=newer.size,
         root_hash=newer.root,

@@ -235,6 +235,12 @@ class Store:
                  JOIN entries AS e USING (author, feed, seq) WHERE reason = 'equivocation' ORDER BY r.author"""
         return [Proof(*row) for row in self.db.execute(sql)]
 
+    def revocation(self, author: str, successor: str | None) -> str | None:
+        """The id of the author's revocation in favour of `successor`, if it has stated one."""
+        sql = "SELECT id FROM revocations WHERE author = ? AND successor IS ?"
+        row = self.db.execute(sql, (author, successor)).fetchone()
+        return None if row is None else str(row[0])
+
     def _refuse(self, signed: Signed, reason: str) -> None:
         entry = signed.statement.entry
         row = (signed.id, entry.author, entry.feed, entry.seq, reason, signed.envelope)

@@ -53,7 +53,7 @@ class Home:
         self.path = path
         self.challenge_file = path / "challenge.toml"
         self.ledger_file = path / "ledger.db"
-        self._key_file = path / "identity.key"
+        self.key_file = path / "identity.key"
         self.corpora = path / "corpus"
         self.incumbent = path / "incumbent"
         self.status_file = path / "status.json"
@@ -81,8 +81,9 @@ class Home:
         return store
 
     def key(self) -> Ed25519PrivateKey:
+        """The node's key, made on the first call. Raises `UserError` if its file is damaged."""
         self.path.mkdir(parents=True, exist_ok=True)
-        return load_or_create_key(self._key_file)
+        return load_or_create_key(self.key_file)
 
     def public_split(self, challenge: Challenge) -> SplitChoice:
         return SplitChoice("public", bytes.fromhex(challenge.split.public_salt))
@@ -198,10 +199,10 @@ class Home:
         store.blobs.put(challenge.canonical())
         for data in blobs.values():
             store.blobs.put(data)
-        if not fresh_mark(self._key_file).exists():
+        if not fresh_mark(self.key_file).exists():
             Author(store, key).reset("the key is older than this ledger, and may have signed what is not in it")
         store.close()
-        fresh_mark(self._key_file).unlink(missing_ok=True)  # whatever happens from here on, it may have signed
+        fresh_mark(self.key_file).unlink(missing_ok=True)  # whatever happens from here on, it may have signed
         unfinished = self.challenge_file.with_suffix(".new")
         unfinished.write_text(challenge.to_toml())
         unfinished.replace(self.challenge_file)

@@ -45,8 +45,18 @@ def load_or_create_key(path: Path) -> Ed25519PrivateKey:
     if not path.exists():
         key = Ed25519PrivateKey.generate()
         fresh_mark(path).touch()
-        write_secret(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        write_key(path, key)
         return key
+    return load_key(path)
+
+
+def write_key(path: Path, key: Ed25519PrivateKey) -> None:
+    """Keep a key in a new file; raises `FileExistsError` rather than replace one."""
+    write_secret(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+
+def load_key(path: Path) -> Ed25519PrivateKey:
+    """The key in a file that `write_key` made. Raises `UserError` if there is none."""
     try:
         loaded = load_pem_private_key(path.read_bytes(), password=None)
     except (ValueError, TypeError, OSError) as error:

@@ -13,6 +13,7 @@ import trio
 from ledger import queries
 from ledger.author import Author
 from ledger.envelope import Signed
+from ledger.proving import CHECKPOINT_ENTRIES, feeds_to_commit
 from ledger.store import Store
 from node.adoption import Adopter
 from node.home import Home
@@ -48,7 +49,7 @@ class Work:
         self._news = trio.Event()
         report = outside.report
         author = Author(store, home.key())
-        self._me = author.id
+        self._me, self._author = author.id, author
         self._bench = Workbench(store, author, lane, self._track, report)
         self._adopter = Adopter(store, author, IncumbentTree(home.incumbent), self._track, report)
         self._research = Research(store, author, self._bench, self._adopter, Evolve(), self._public, report)
@@ -82,12 +83,17 @@ class Work:
                 with trio.move_on_after(IDLE_S):
                     await self._news.wait()
             else:
-                await self._publish(statements)
+                await self._publish([*statements, *self._checkpoints()])
         self._outside.report(f"done: {self._bench.trials_run} trials run")
 
     async def _publish(self, statements: list[Signed]) -> None:
         for signed in statements:
             await self._outside.publish(signed)
+
+    def _checkpoints(self) -> list[Signed]:
+        """Commit to one's own feeds where they have grown enough."""
+        due = feeds_to_commit(self._store, self._author, CHECKPOINT_ENTRIES)
+        return [self._author.checkpoint(feed) for feed in due]
 
     def tell(self, status: NodeStatus) -> None:
         """Fill in what the status shows of the work."""

@@ -39,6 +39,8 @@ def bench(name: str, full: bool, chosen: tuple[str, ...], out: Path) -> None:
         outcome = parts[part](effort)
         rows += outcome.rows
         goals += outcome.goals
+        for one in outcome.rows:  # now: a part that fails later must not take it along
+            effort.say(f"{one.what}: {one.figure:.4g} {one.unit}")
     Console(width=160, highlight=False).print(table(rows))
     for goal in goals:
         click.echo(goal.line())

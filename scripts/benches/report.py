@@ -73,7 +73,7 @@ def row(
     """Medians of repeated figures and references, `paired` if equal places belong together."""
     figure = statistics.median(figures)
     reference = statistics.median(references) if references else None
-    ratio = None if reference is None else figure / reference
+    ratio = figure / reference if reference else None  # nothing is no measure
     if paired:
         ratio = statistics.median(a / b for a, b in zip(figures, references, strict=True))
     return Row(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymerkle import InmemoryTree
 
@@ -212,6 +212,7 @@ def test_a_feed_of_a_hundred_thousand() -> None:
         verify_consistency(extended, old_size=at, old_root=root(tree[:at]), new_size=100_000, new_root=frontier.root())
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(sizes, st.data())
 def test_every_leaf_is_proved_and_any_flipped_bit_found(size: int, data: st.DataObject) -> None:
     tree = leaves(size)
@@ -229,6 +230,7 @@ def test_every_leaf_is_proved_and_any_flipped_bit_found(size: int, data: st.Data
         verify()
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(sizes, st.data())
 def test_every_tree_extends_every_older_one_and_any_flipped_bit_is_found(size: int, data: st.DataObject) -> None:
     tree = leaves(size)
@@ -257,6 +259,7 @@ def test_a_path_proves_no_other_index() -> None:
                     verify_inclusion(nodes, leaf=tree[index], index=other, size=size, root_hash=root(tree))
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(sizes, st.data())
 def test_a_changed_past_is_not_extended(size: int, data: st.DataObject) -> None:
     tree = leaves(size)
