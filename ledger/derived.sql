@@ -24,6 +24,7 @@ CREATE TABLE trials (
     hardware TEXT NOT NULL                  -- the GPU, or else the CPU
 ) STRICT;
 CREATE INDEX trials_by_program ON trials (program, split, seed);
+CREATE INDEX trials_by_status ON trials (status);
 
 CREATE TABLE discoveries (
     id TEXT PRIMARY KEY REFERENCES entries (id),

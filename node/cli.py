@@ -21,11 +21,16 @@ from gossip.errors import GossipError
 from ledger import queries
 from ledger.errors import LedgerError
 from ledger.predicates import PAIRS_MAX
-from ledger.store import Store, readable
+from ledger.store import Store
 from node import corpora, story
 from node import status as node_status
 from node.errors import NodeFailure, UserError
+from node.exchange_cli import export_command, import_command
 from node.home import Home, found_challenge
+from node.key_cli import key
+from node.ledger_cli import ledger
+from node.options import console, home_option, json_option
+from node.proof_cli import check_command, checkpoint_command, prove_command
 from node.tracks import CPU_TRACK, GPU_TRACK, OWN_TRACKS, own_tracks
 from trainer.challenge import ChallengeError
 from trainer.corpus import SHARED_BYTES_MAX, CorpusError
@@ -42,17 +47,7 @@ MENDABLE = (
     SandboxUnavailable,
     OSError,
 )
-KINDS = ("trial", "discovery", "attestation", "adoption", "reveal")
 
-home_option = click.option(
-    "--home",
-    "home_path",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path(".waggle"),
-    show_default=True,
-    help="Folder of the node: key, ledger, challenge.",
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 field_option = click.option(
     "--field", default="text", show_default=True, help="Field of JSON lines, or column of Parquet, that holds the text."
 )
@@ -309,66 +304,10 @@ def doctor(home_path: Path, as_json: bool) -> None:
     sys.exit(exit_status(findings))
 
 
-@waggle.group()
-def ledger() -> None:
-    """Ask the ledger what was claimed, by whom, and what became of it."""
-
-
-@ledger.command("log")
-@home_option
-@click.option("--kind", type=click.Choice(KINDS), help="Only entries of this kind.")
-@click.option("--author", metavar="PEER", help="Only entries by this peer id.")
-@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True)
-@json_option
-def ledger_log(home_path: Path, kind: str | None, author: str | None, limit: int, as_json: bool) -> None:
-    """The latest entries, oldest first."""
-    home = Home(home_path)
-    with readable(home.ledger_file):
-        lines = queries.log(_open(home), kind=kind, author=author, limit=limit)
-    if as_json:
-        click.echo(msgspec.json.encode(lines))
-    else:
-        _console().print(story.log_table(lines))
-
-
-@ledger.command("show")
-@click.argument("entry_id", metavar="ID")
-@home_option
-@json_option
-def ledger_show(entry_id: str, home_path: Path, as_json: bool) -> None:
-    """A discovery's whole story, or any other entry as signed. ID: 8 or more characters of an id."""
-    home = Home(home_path)
-    with readable(home.ledger_file):
-        store = _open(home)
-        entry_id = queries.resolve(store, entry_id)
-        row = queries.discovery(store, entry_id)
-        if as_json or row is None:
-            click.echo(story.entry_json(store, entry_id))
-        else:
-            _console().print(story.discovery_story(store, row))
-
-
-@ledger.command("lineage")
-@click.argument("entry_id", metavar="ID")
-@home_option
-@json_option
-def ledger_lineage(entry_id: str, home_path: Path, as_json: bool) -> None:
-    """Where a discovery came from and what was built on it. ID: 8 or more characters of an id."""
-    home = Home(home_path)
-    with readable(home.ledger_file):
-        store = _open(home)
-        entry_id = queries.resolve(store, entry_id)
-        if queries.discovery(store, entry_id) is None:
-            raise UserError(f"{entry_id} is not a discovery; `ledger log --kind discovery` lists those.")
-        if as_json:
-            line = {
-                "ancestors": queries.ancestors(store, entry_id),
-                "descendants": queries.descendants(store, entry_id),
-            }
-            click.echo(msgspec.json.encode(line))
-        else:
-            baselines = {track.baseline for track in home.challenge().tracks.values()}
-            _console().print(story.lineage(store, entry_id, baselines))
+for command in (export_command, import_command, prove_command, check_command, checkpoint_command):
+    ledger.add_command(command)
+for group in (ledger, key):
+    waggle.add_command(group)
 
 
 @waggle.command()
@@ -379,17 +318,11 @@ def demo(nodes: int, minutes: float, out: Path | None) -> None:
     """Run a small swarm on this machine until one node's discovery is confirmed and adopted by another."""
     from node.demo import run_demo
 
-    sys.exit(run_demo(nodes, minutes * 60, out or Path(time.strftime("waggle-demo-%Y%m%d-%H%M%S")), _console()))
+    sys.exit(run_demo(nodes, minutes * 60, out or Path(time.strftime("waggle-demo-%Y%m%d-%H%M%S")), console()))
 
 
 def _open(home: Home) -> Store:
     return home.store(home.challenge())
-
-
-def _console() -> Console:
-    # Piped output is for reading and searching: no cropping to an imagined terminal's 80 columns.
-    console = Console()
-    return console if console.is_terminal else Console(width=200)
 
 
 def _leaves(error: BaseException) -> list[BaseException]:
@@ -412,7 +345,8 @@ def _run(command: Callable[[], Any]) -> int:
         for expected, code in ((MENDABLE, 2), (sqlite3.DatabaseError, 2), (NodeFailure, 1), (KeyboardInterrupt, 130)):
             for leaf in leaves:
                 if isinstance(leaf, expected):
-                    click.echo(f"waggle: {leaf or type(leaf).__name__}", err=True)
+                    # It may quote a peer.
+                    click.echo(f"waggle: {story.plain_lines(str(leaf) or type(leaf).__name__)}", err=True)
                     return code
         raise
     return 0

@@ -110,7 +110,7 @@ def test_two_terminals(home: Path, tmp_path: Path, running: list[Started]) -> No
     two = Started("--home", other, "--join", one.address())
     running.append(two)
     entry = two.line("received adoption").split()[3]
-    shown = waggle("ledger", "show", entry, "--home", other)
+    shown = waggle("ledger", "show", entry, "--home", other, "--json")
     assert json.loads(shown.stdout)["predicateType"] == "urn:waggle:adoption:v1"
 
     two.line("noise of the baseline, run 1")
