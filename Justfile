@@ -32,6 +32,10 @@ unit *arguments:
 demo *arguments:
     scripts/waggle demo "$@"
 
+# write docs/statements.md from the types
+statements:
+    PYTHONPATH=scripts python -P -m statements_doc
+
 # mend style where it can be done by machine
 tidy:
     ruff check --fix .

@@ -17,7 +17,7 @@ from ledger.envelope import Signed, payload_of, peer_id, seal
 from ledger.feed import Head, next_entry
 from ledger.merkle import Frontier, leaf_hash
 from ledger.predicates import Checkpoint, Entry, FeedHead, FeedKind, FeedReset, Revocation, Successor
-from ledger.statements import OwnBody, encode, feed_kind
+from ledger.statements import OwnBody, feed_kind, write
 from ledger.store import Store
 
 
@@ -61,7 +61,7 @@ class Author:
                 feed=feed,
                 recorded_at=self._now(),
             )
-            signed = seal(self._key, encode(subject, body(entry)))
+            signed = seal(self._key, write(subject, body(entry)))
             self._store.add(signed)
         return signed
 

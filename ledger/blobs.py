@@ -37,7 +37,7 @@ class Blobs:
         if not self.has(digest):
             row = (digest, len(data), zstandard.compress(data, _COMPRESSION_LEVEL))
             with transaction(self._db):
-                self._db.execute("INSERT INTO blobs (digest, size, data) VALUES (?, ?, ?)", row)
+                self._db.execute("INSERT OR IGNORE INTO blobs (digest, size, data) VALUES (?, ?, ?)", row)
         return digest
 
     def has(self, digest: str) -> bool:
@@ -50,8 +50,9 @@ class Blobs:
             raise UnknownBlob(f"no blob {digest} in this ledger")
         try:
             # Not `decompress`, which believes a frame that says of itself how large it gets.
-            data = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(row[1])).read(row[0] + 1)
-        except zstandard.ZstdError as error:
+            size = min(row[0], BLOB_BYTES_MAX)
+            data = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(row[1])).read(size + 1)
+        except (zstandard.ZstdError, ValueError) as error:
             raise LedgerDamaged(f"blob {digest} cannot be decompressed ({error}): see `waggle ledger fsck`") from error
         if hashlib.sha256(data).hexdigest() != digest:
             raise LedgerDamaged(f"the bytes kept for blob {digest} are not those: see `waggle ledger fsck`")
@@ -78,6 +79,7 @@ class Blobs:
             WHERE digest NOT IN (SELECT subject FROM entries) AND digest NOT IN (SELECT parent FROM discoveries)
                 AND digest NOT IN (SELECT parent FROM claims) AND digest NOT IN (SELECT challenge FROM about)
                 AND digest NOT IN (SELECT previous FROM adoptions WHERE previous IS NOT NULL)
+                AND digest NOT IN (SELECT previous FROM amendments)
             ORDER BY digest"""
         found = (Garbage(*row) for row in self._db.execute(sql))
         return [blob for blob in found if blob.digest not in keep]

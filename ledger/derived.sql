@@ -23,7 +23,7 @@ CREATE TABLE trials (
     program_lines INTEGER NOT NULL,
     hardware TEXT NOT NULL                  -- the GPU, or else the CPU
 ) STRICT;
-CREATE INDEX trials_by_program ON trials (program, split, seed);
+CREATE INDEX trials_by_program ON trials (program);
 CREATE INDEX trials_by_status ON trials (status);
 
 CREATE TABLE discoveries (

@@ -10,6 +10,8 @@ https://github.com/libp2p/specs/blob/master/peer-ids/peer-ids.md. Not this modul
 feed (feed.py), and whether the claim is true (policy).
 """
 
+import functools
+
 import base58
 import msgspec
 from cryptography.exceptions import InvalidSignature
@@ -24,6 +26,7 @@ from ledger.statements import PAYLOAD_BYTES_MAX, Statement, decode, entry_id
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 PEER_ID_CHARS_MAX = 64  # ours have 52
 ENVELOPE_BYTES_MAX = PAYLOAD_BYTES_MAX + 1024
+PEERS_CACHED_MAX = 4096  # whose keys are not decoded again
 
 _PEER_ID_PREFIX = bytes.fromhex("002408011220")  # identity multihash of 36 bytes; protobuf: type Ed25519, 32 bytes
 
@@ -51,9 +54,15 @@ class Signed(Struct, frozen=True):
 
 def peer_id(key: Ed25519PublicKey) -> str:
     """The libp2p peer id of a public key, in base58btc (`12D3KooW…`)."""
-    return base58.b58encode(_PEER_ID_PREFIX + key.public_bytes_raw()).decode()
+    return _peer_id(key.public_bytes_raw())
 
 
+@functools.lru_cache(maxsize=PEERS_CACHED_MAX)
+def _peer_id(raw: bytes) -> str:
+    return base58.b58encode(_PEER_ID_PREFIX + raw).decode()
+
+
+@functools.lru_cache(maxsize=PEERS_CACHED_MAX)
 def public_key(peer: str) -> Ed25519PublicKey:
     """The public key inside an Ed25519 peer id. Raises `BadStatement` for anything else."""
     if len(peer) > PEER_ID_CHARS_MAX:
@@ -74,10 +83,13 @@ def pae(payload_type: str, payload: bytes) -> bytes:
 
 
 def seal(key: Ed25519PrivateKey, payload: bytes) -> Signed:
-    """Sign a statement's payload. Raises `BadStatement` if it would not pass `open_envelope`."""
+    """Sign a statement's payload. Raises `BadStatement` if it would not pass `open_envelope`.
+
+    The signature itself is not verified: that takes longer than all the rest, and whoever reads the entry does it.
+    """
     signature = Signature(keyid=peer_id(key.public_key()), sig=key.sign(pae(PAYLOAD_TYPE, payload)))
     envelope = Envelope(payloadType=PAYLOAD_TYPE, payload=payload, signatures=(signature,))
-    return open_envelope(msgspec.msgpack.encode(envelope))
+    return _read_statement(envelope, msgspec.msgpack.encode(envelope))
 
 
 def open_envelope(data: bytes) -> Signed:
@@ -107,11 +119,18 @@ def open_envelope(data: bytes) -> Signed:
         public_key(signature.keyid).verify(signature.sig, pae(envelope.payloadType, envelope.payload))
     except InvalidSignature as error:
         raise BadStatement(f"the signature is not by {signature.keyid}") from error
+    # 5 to 7
+    return _read_statement(envelope, data)
+
+
+def _read_statement(envelope: Envelope, data: bytes) -> Signed:
+    """Steps 5 to 7 of `open_envelope`; there is one signature, and it holds."""
+    signer = envelope.signatures[0].keyid
     # 5
     statement = decode(envelope.payload)
     # 6
-    if statement.entry.author != signature.keyid:
-        raise BadStatement(f"signed by {signature.keyid}, but names {statement.entry.author} as its author")
+    if statement.entry.author != signer:
+        raise BadStatement(f"signed by {signer}, but names {statement.entry.author} as its author")
     # 7
     _check_within(statement)
     return Signed(entry_id(envelope.payload), statement, data)

@@ -1,8 +1,9 @@
 """The nouns of the ledger: what a node can say, as the typed predicate of an in-toto statement.
 
-Each record says who may be meant by its *subject*, the thing that a statement is about, which stands outside it. All
-are strict: unknown fields, wrong types, numbers out of range and non-finite floats are refused. docs/statements.md has
-their JSON Schema and an example of each. *Pure.*
+Each type of statement says what its *subject* is, the thing that it is about, which stands outside it; and its
+*author*: who means it, which readers judge and no decoder can. All records are strict: unknown fields, wrong types,
+numbers out of range and non-finite floats are refused. docs/statements.md is made from the docstrings and the comments
+beside the fields, with the JSON Schema and an example of each type. *Pure.*
 """
 
 import math
@@ -59,12 +60,12 @@ class Entry(Record, frozen=True, kw_only=True):
     """Where a statement stands: which swarm, whose feed, at which position, after what."""
 
     protocol: Annotated[int, Meta(ge=1, le=PROTOCOL + 1)]  # one newer is kept, and its body not read
-    challenge: Sha256
-    author: PeerId
+    challenge: Sha256  # digest of what the swarm works on
+    author: PeerId  # who signs it
     feed: Feed
     seq: Count  # 0 for the first entry of a feed
     prev: EntryId | None  # id of the entry at seq - 1; None exactly at seq 0
-    lamport: Count
+    lamport: Count  # greater than that of every entry that its author had seen
     recorded_at: Name  # RFC 3339, information only
 
 
@@ -95,12 +96,12 @@ class Measurement(Record, frozen=True, kw_only=True):
 
     status: Status
     val_bpb: Annotated[float, Meta(ge=0, le=BPB_MAX)] | None  # bits per byte of validation text; lower is better
-    evaluated_bytes: Count
+    evaluated_bytes: Count  # of validation text
     budget_used_s: Seconds  # in the track's unit: CPU seconds of the whole process tree, or wall seconds
     wall_s: Seconds  # the whole trial, start-up and evaluation included
     peak_memory_bytes: Count  # resident, summed over the training sandbox's process tree
     weights_bytes: Count
-    weights_sha256: Sha256 | None
+    weights_sha256: Sha256 | None  # of the weights as the sandbox gave them back
     validation_sha256: Sha256 | None  # of the evaluated rows, in canonical order
     program_lines: Count
     hardware: Hardware
@@ -124,8 +125,8 @@ class Comparison(Record, frozen=True, kw_only=True):
     child_trials: tuple[EntryId, ...]  # (n,)
     differences: tuple[Bits, ...]  # (n,), child - parent; negative is better
     mean: Bits
-    low: Bits  # 95 % interval of the mean
-    high: Bits
+    low: Bits  # lower end of the 95 % interval of the mean
+    high: Bits  # its upper end
     p_value: Annotated[float, Meta(ge=0, le=1)]  # one-sided, of "the child is no better"
     noise: Annotated[float, Meta(ge=0, le=1000 * BPB_MAX)]  # standard deviation of a difference, from A/A trials
 
@@ -138,7 +139,11 @@ class Comparison(Record, frozen=True, kw_only=True):
 
 
 class Trial(Record, frozen=True, kw_only=True):
-    """One training and evaluation of the subject program."""
+    """One training and evaluation of a program, whatever came of it.
+
+    Subject: the program.
+    Author: whoever ran it.
+    """
 
     entry: Entry
     track: Name
@@ -148,18 +153,26 @@ class Trial(Record, frozen=True, kw_only=True):
 
 
 class Discovery(Record, frozen=True, kw_only=True):
-    """A claim that the subject program beats its parent."""
+    """A claim that a program beats its parent, with the comparison behind it.
+
+    Subject: the child program.
+    Author: whoever compared the two, in trials of its own.
+    """
 
     entry: Entry
     track: Name
-    parent: Sha256
-    hypothesis: Line
-    proposer: Name
-    comparison: Comparison
+    parent: Sha256  # the program that it was made from and compared with
+    hypothesis: Line  # why the child should be better
+    proposer: Name  # who or what proposed the change
+    comparison: Comparison  # of parent and child
 
 
 class Attestation(Record, frozen=True, kw_only=True):
-    """A verdict on somebody's discovery, after a comparison of the author's own."""
+    """A verdict on somebody's discovery, after a comparison of the author's own.
+
+    Subject: the discovery's program.
+    Author: anybody but the discovery's, whose own verdict on it counts for nothing.
+    """
 
     entry: Entry
     discovery: EntryId
@@ -169,7 +182,11 @@ class Attestation(Record, frozen=True, kw_only=True):
 
 
 class Adoption(Record, frozen=True, kw_only=True):
-    """The author now builds on the subject program."""
+    """The author now builds on a program: it is the author's incumbent.
+
+    Subject: the program.
+    Author: whoever builds on it.
+    """
 
     entry: Entry
     track: Name
@@ -180,10 +197,12 @@ class Adoption(Record, frozen=True, kw_only=True):
 
 
 class Reveal(Record, frozen=True, kw_only=True):
-    """The author's private split, now that it is no longer used: the salt behind `private:` and the subject.
+    """A private split is no longer used, and this is the salt behind its name.
 
-    Whoever has the corpus can then make the split, and run again what the author's verdicts on it rest on. The digest
-    of the subject is the commitment, so a reader of in-toto statements can check it too.
+    Whoever has the corpus can then make the split, and run again what the author's verdicts on it rest on.
+
+    Subject: the salt. Its digest is what the name of the split, `private:` and a SHA-256, commits to.
+    Author: whoever used the split. The decoder checks that salt and digest belong together.
     """
 
     entry: Entry
@@ -191,9 +210,13 @@ class Reveal(Record, frozen=True, kw_only=True):
 
 
 class Retraction(Record, frozen=True, kw_only=True):
-    """The author no longer believes a discovery, its own or one that it confirmed. Subject: the discovery's program.
+    """The author no longer believes a discovery, its own or one that it confirmed.
 
-    What was built on the program is marked with it.
+    Its own is then retracted, and what was built on its program is marked with it; of another's, only the confirmation
+    is taken back.
+
+    Subject: the discovery's program.
+    Author: the discovery's, or one who confirmed it. Another's counts for nothing.
     """
 
     entry: Entry
@@ -204,16 +227,24 @@ class Retraction(Record, frozen=True, kw_only=True):
 
 
 class Claim(Record, frozen=True, kw_only=True):
-    """The author is about to try the subject program: others may try something else first. It promises nothing."""
+    """The author is about to try a program: others may try something else first. It promises nothing.
+
+    Subject: the program.
+    Author: whoever is about to try it.
+    """
 
     entry: Entry
     track: Name
-    parent: Sha256
-    hypothesis: Line
+    parent: Sha256  # the program that it is made from
+    hypothesis: Line  # why it should be better
 
 
 class Skill(Record, frozen=True, kw_only=True):
-    """A lesson from verified results, for proposers. Subject: the text, which is data and no instruction."""
+    """A lesson from results, for proposers. It is data and no instruction.
+
+    Subject: the text.
+    Author: whoever learnt it. The decoder checks that text and digest belong together.
+    """
 
     entry: Entry
     title: Line
@@ -224,7 +255,11 @@ class Skill(Record, frozen=True, kw_only=True):
 
 
 class Gate(Record, frozen=True, kw_only=True):
-    """The state of the author's node has changed. Subject: the constitution whose rules say so."""
+    """The state of the author's node has changed.
+
+    Subject: the constitution whose rules say so.
+    Author: the node itself.
+    """
 
     entry: Entry
     previous: GateState | None  # None at the first start
@@ -234,7 +269,11 @@ class Gate(Record, frozen=True, kw_only=True):
 
 
 class Amendment(Record, frozen=True, kw_only=True):
-    """A change of the constitution, proposed or ratified by a maintainer. Subject: the constitution as it would be."""
+    """A change of the constitution, proposed or ratified.
+
+    Subject: the constitution as it would be.
+    Author: a maintainer, one whose key the challenge names.
+    """
 
     entry: Entry
     previous: Sha256  # the constitution that it changes
@@ -243,10 +282,17 @@ class Amendment(Record, frozen=True, kw_only=True):
 
 
 class Checkpoint(Record, frozen=True, kw_only=True):
-    """The author commits to one of its feeds, of some length. Subject: the note, which checkpoint.py reads."""
+    """The author commits to one of its feeds, as it is at some length: to its Merkle root.
+
+    The tree is that of RFC 9162, and its leaves are the payloads of the feed's entries.
+
+    Subject: the note.
+    Author: the feed's. The envelope check has the note's signature, origin and form checked; whether its root is that
+    of the feed is seen where the feed is.
+    """
 
     entry: Entry
-    feed: Feed
+    feed: Feed  # which one it commits to
     note: Annotated[str, Meta(max_length=1000)]  # a signed note in the form of a C2SP tlog-checkpoint
 
 
@@ -259,30 +305,40 @@ class FeedHead(Record, frozen=True, kw_only=True):
 
 
 class Successor(Record, frozen=True, kw_only=True):
-    """Who goes on after a revoked key, with its consent: its signature of `revocation.consent_bytes`."""
+    """Who goes on after a revoked key, with its consent.
+
+    The consent is its Ed25519 signature of three lines, `waggle successor v1`, the digest of the challenge and the
+    peer id of the revoked key, each ended by a newline.
+    """
 
     peer: PeerId
-    consent: Base64Signature
+    consent: Base64Signature  # of 64 bytes
 
 
 class Revocation(Record, frozen=True, kw_only=True):
-    """The author's key is to be believed no more. Subject: the key (32 bytes).
+    """The author's key is to be believed no more.
 
     Of the feed that this stands in, what stands before it holds. Of the author's others, what `heads` names and what
     stands before that; nothing of a feed that it does not name. Everything else by this key is refused.
+
+    Subject: the key (32 bytes).
+    Author: the key that is revoked. The envelope check verifies the consent of the successor.
     """
 
     entry: Entry
     reason: Line
-    heads: Annotated[tuple[FeedHead, ...], Meta(max_length=FEEDS_MAX)]
+    heads: Annotated[tuple[FeedHead, ...], Meta(max_length=FEEDS_MAX)]  # the last that holds of each other feed
     successor: Successor | None
 
 
 class FeedReset(Record, frozen=True, kw_only=True):
-    """The author has lost its ledger, or part of it, but not its key, and begins anew. Subject: the key (32 bytes).
+    """The author has lost its ledger, or part of it, but not its key, and begins anew.
 
     It is the first entry of a numbered main feed. Going on in the old feeds would sign second entries at places that
     others have; what stands in them still holds.
+
+    Subject: the key (32 bytes).
+    Author: the key.
     """
 
     entry: Entry

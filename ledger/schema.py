@@ -6,6 +6,7 @@ tests/ledger/schemas/ keeps the schema of every older one.
 """
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from sqlite_utils import Database
@@ -21,17 +22,18 @@ _STEPS: dict[int, tuple[str, ...]] = {
 
 
 def create(path: Path, challenge: str) -> None:
-    """Write an empty ledger of the swarm `challenge` (hex digest) to a new file."""
-    connection = sqlite3.connect(path)
-    connection.execute("PRAGMA journal_mode = WAL")
-    database = Database(connection, execute_plugins=False)
-    with tables.transaction(database):
-        for name in ("truth.sql", "derived.sql"):
-            for statement in tables.script(name):
-                database.execute(statement)
-        database.execute("INSERT INTO about VALUES (?)", (challenge,))
-        database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    database.close()
+    """Write an empty ledger of the swarm `challenge` (hex digest) to a new file.
+
+    It is whole in that file before there is a write-ahead log, which would stay behind when the file is renamed.
+    """
+    with closing(Database(sqlite3.connect(path), execute_plugins=False)) as database:
+        with tables.transaction(database):
+            for name in ("truth.sql", "derived.sql"):
+                for statement in tables.script(name):
+                    database.execute(statement)
+            database.execute("INSERT INTO about VALUES (?)", (challenge,))
+            database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        database.execute("PRAGMA journal_mode = WAL")
 
 
 def version(database: Database) -> int:

@@ -17,6 +17,7 @@ This module knows nothing of signatures (envelope.py), of chains (feed.py) or of
 import base64
 import hashlib
 import json
+import math
 from typing import Annotated, Any
 
 import msgspec
@@ -36,7 +37,6 @@ from ledger.predicates import (
     FeedReset,
     Gate,
     Name,
-    Record,
     Retraction,
     Reveal,
     Revocation,
@@ -106,16 +106,16 @@ _PROGRAM_NAME = "train.py"
 PredicateType = Annotated[str, Meta(max_length=128, pattern="^urn:waggle:[a-z-]+:v[0-9]+\\Z")]
 
 
-class _Digest(Record, frozen=True, kw_only=True):
+class _Digest(Struct, frozen=True, forbid_unknown_fields=True):
     sha256: Sha256
 
 
-class _Subject(Record, frozen=True, kw_only=True):
+class _Subject(Struct, frozen=True, forbid_unknown_fields=True):
     name: Name
     digest: _Digest
 
 
-class _Outer(Record, frozen=True, kw_only=True):
+class _Outer(Struct, frozen=True, forbid_unknown_fields=True):
     type: str = field(name="_type")
     subject: Annotated[tuple[_Subject, ...], Meta(min_length=1, max_length=1)]
     predicate_type: PredicateType = field(name="predicateType")
@@ -191,15 +191,19 @@ def encode(subject: str, body: OwnBody) -> bytes:
 
     Raises `BadStatement` for what others would refuse.
     """
-    document: dict[str, Any] = {
+    payload = write(subject, body)
+    decode(payload)
+    return payload
+
+
+def write(subject: str, body: OwnBody) -> bytes:
+    """As `encode`, for who has it read afterwards anyway, as envelope.seal does."""
+    return msgspec.json.encode({
         "_type": STATEMENT_TYPE,
         "subject": [{"name": _SUBJECT_NAMES.get(type(body), _PROGRAM_NAME), "digest": {"sha256": subject}}],
         "predicateType": _URNS[type(body)],
         "predicate": body,
-    }
-    payload = msgspec.json.encode(document)
-    decode(payload)
-    return payload
+    })  # fmt: skip
 
 
 def decode(payload: bytes) -> Statement:
@@ -213,12 +217,11 @@ def decode(payload: bytes) -> Statement:
         outer = msgspec.json.decode(payload, type=_Outer)
         if outer.type != STATEMENT_TYPE:
             raise BadStatement(f"not an in-toto Statement v1: _type is {outer.type[:80]!r}")
-        body = _body(outer)
-        json.loads(payload, object_pairs_hook=_no_duplicates)  # msgspec takes the last of equal keys
+        statement = Statement(outer.subject[0].digest.sha256, _body(outer))
+        _check_unambiguous(statement, payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, json.JSONDecodeError) as error:
         raise BadStatement(f"malformed statement: {error}") from error
-    statement = Statement(outer.subject[0].digest.sha256, body)
-    _check_place(body)
+    _check_place(statement.body)
     _check_subject(statement)
     return statement
 
@@ -236,6 +239,22 @@ def _body(outer: _Outer) -> Body:
         entry = msgspec.json.decode(outer.predicate, type=_Placed).entry
         return Opaque(entry=entry, predicate_type=outer.predicate_type)
     return msgspec.json.decode(outer.predicate, type=kind)
+
+
+def _check_unambiguous(statement: Statement, payload: bytes) -> None:
+    """Raise `BadStatement` for a key that an object has twice, of which msgspec takes the last, or a number too large.
+
+    Numbers matter in what was not read: Python takes 1e999 for infinity, and fails at an integer of 5000 digits.
+    """
+    body = statement.body
+    if isinstance(body, Opaque) or write(statement.subject, body) != payload:  # what we write has neither
+        json.loads(payload, object_pairs_hook=_no_duplicates, parse_int=_finite, parse_float=_finite)
+
+
+def _finite(number: str) -> float:
+    if not math.isfinite(float(number)):
+        raise BadStatement("malformed statement: a number that is too large")
+    return float(number)
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> None:

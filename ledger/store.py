@@ -10,9 +10,10 @@ signed for one place, the proof that ends belief in whatever it signs next; and 
 its revocation vouches for.
 """
 
+import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -37,6 +38,8 @@ from ledger.predicates import FEEDS_MAX, Entry, Revocation
 BUSY_TIMEOUT_S = 30.0
 CLOCK_MAX = 2**52
 PEERS_REMEMBERED_MAX = 64
+PAGE_CACHE_KIB = 64 * 1024  # ids are random: an entry added to a large ledger touches pages all over its indexes
+LOG_PAGES = 4000  # written ahead before they are moved to the file: pages that change often are moved less often
 
 
 class Proof(NamedTuple):
@@ -47,18 +50,83 @@ class Proof(NamedTuple):
     second: bytes
 
 
+class Vouching(NamedTuple):
+    """Of a revocation: where it stands, and which entries of the author's other feeds still hold."""
+
+    id: str
+    feed: str
+    seq: int
+    heads: str  # JSON: {feed: [seq, id]}
+
+
+def vouches(revocation: Vouching, feed: str, seq: int, entry_id: str) -> bool:
+    """Whether an entry still holds after its author's revocation."""
+    heads = {**msgspec.json.decode(revocation.heads), revocation.feed: (revocation.seq, revocation.id)}
+    last, last_id = heads.get(feed, (-1, None))
+    return bool(seq < last or (seq == last and entry_id == last_id))
+
+
+_REMEDIES = {  # by SQLite's primary result code, where the file is not at fault
+    "SQLITE_FULL": "make room on its disk; nothing that was acknowledged is lost",
+    "SQLITE_IOERR": "the disk or its file system fails: see the system's log",
+    "SQLITE_READONLY": "it can be read and not written: allow this user to write the file and its folder",
+    "SQLITE_CANTOPEN": "allow this user to read and write the file and its folder",
+    "SQLITE_BUSY": f"another process has kept it for {BUSY_TIMEOUT_S:g} s: try again, or stop that one",
+}
+
+
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turns SQLite's complaint about the file at `path` into a `LedgerDamaged` that says what to do."""
+    """Turns SQLite's complaint about the file at `path` into a `LedgerError` that says what to do.
+
+    It is a `LedgerDamaged` where the file is at fault.
+    """
     try:
         yield
-    except sqlite3.OperationalError as error:
-        raise LedgerError(f"{path}: {error}") from error  # locked, full disk, no permission: not the file's fault
     except sqlite3.DatabaseError as error:
+        primary_code = "_".join(getattr(error, "sqlite_errorname", "").split("_")[:2])
+        if primary_code in _REMEDIES:
+            raise LedgerError(f"{path}: {error} ({_REMEDIES[primary_code]})") from error
         raise LedgerDamaged(
-            f"{path} is damaged ({error}). Nothing was changed. Put a backup in its place; or move the whole home "
-            "away and join the swarm afresh, which fetches everything that peers hold."
+            f"{path} is damaged ({error}). Nothing was changed. If it can be opened at all, `waggle ledger fsck` says "
+            "what is lost, and with --salvage writes the rest to a new file. Or put a backup in its place; or move the "
+            "whole home away and join the swarm afresh, which fetches everything that peers hold."
         ) from error
+
+
+def _connect(path: Path) -> Database:
+    """A connection to an existing ledger file, for reading at least.
+
+    SQLite reads a write-ahead log with the help of a file that it makes beside it. Where it cannot make that, but the
+    log is empty or gone, nobody is writing and the ledger can be read without.
+    """
+    database = Database(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S), execute_plugins=False)
+    try:
+        schema.version(database)
+    except sqlite3.DatabaseError as error:
+        database.close()
+        log = path.with_name(path.name + "-wal")
+        if error.sqlite_errorname != "SQLITE_CANTOPEN" or (log.exists() and log.stat().st_size > 0):
+            raise
+        uri = path.absolute().as_uri() + "?immutable=1"
+        database = Database(sqlite3.connect(uri, uri=True), execute_plugins=False)
+    for pragma in (
+        "foreign_keys = ON",
+        "synchronous = FULL",
+        f"cache_size = -{PAGE_CACHE_KIB}",
+        f"wal_autocheckpoint = {LOG_PAGES}",
+    ):
+        database.execute(f"PRAGMA {pragma}")
+    return database
+
+
+def _sync_folder(path: Path) -> None:
+    """Make a rename in the folder survive a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class Store:
@@ -68,36 +136,41 @@ class Store:
         self.path = path
         self.db = database
         self.blobs = Blobs(database)
-        self.challenge: str = next(iter(database.query("SELECT challenge FROM about")))["challenge"]
+        about = database.execute("SELECT challenge FROM about").fetchone()
+        if about is None:
+            raise LedgerDamaged(f"{path} does not say which swarm's ledger it is. Put a backup in its place.")
+        self.challenge: str = about[0]
 
     @classmethod
     def create(cls, path: Path, challenge: str) -> Self:
         """A new, empty ledger of the swarm `challenge` (hex digest).
 
-        The file appears under its name only when it is complete. Raises `LedgerError` if the name is taken.
+        The file appears under its name only when it is complete. Raises `LedgerError` if the name is taken, or the
+        file cannot be written.
         """
         if path.exists():
             raise LedgerError(f"{path} exists already")
         unfinished = path.with_name(path.name + ".new")
         unfinished.unlink(missing_ok=True)
-        schema.create(unfinished, challenge)
+        with readable(path):
+            schema.create(unfinished, challenge)
         unfinished.rename(path)
+        _sync_folder(path.parent)
         return cls.open(path)
 
     @classmethod
     def open(cls, path: Path, *, check: bool = False) -> Self:
         """Open an existing ledger, of this version or an older one; `check` also has SQLite check the whole file.
 
-        Raises `LedgerDamaged` if the file is missing, truncated, not a ledger, or of a newer version.
+        One that this user cannot write is opened for reading. Raises `LedgerDamaged` if the file is missing,
+        truncated, not a ledger, or of a newer version, and `LedgerError` if it cannot be opened.
         """
         if not path.is_file() or path.stat().st_size == 0:
             what = "empty" if path.exists() else "missing"
             raise LedgerDamaged(f"{path} is {what}. Put a backup in its place, or join the swarm with a fresh home.")
-        with readable(path):
-            connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)
-            database = Database(connection, execute_plugins=False)
-            for pragma in ("foreign_keys = ON", "synchronous = FULL"):
-                database.execute(f"PRAGMA {pragma}")
+        with readable(path), ExitStack() as if_it_fails:
+            database = _connect(path)
+            if_it_fails.callback(database.close)
             found = schema.version(database)
             if not 1 <= found <= schema.SCHEMA_VERSION:
                 raise LedgerDamaged(
@@ -109,8 +182,16 @@ class Store:
                 if findings != ["ok"]:
                     raise sqlite3.DatabaseError("; ".join(findings))
             if found < schema.SCHEMA_VERSION:
-                schema.migrate(database)
-            return cls(path, database)
+                try:
+                    schema.migrate(database)
+                except BadStatement as error:
+                    raise LedgerDamaged(
+                        f"{path} is of version {found}, and an entry in it cannot be read ({error}). Nothing was "
+                        "changed. Put a backup in its place, or join the swarm with a fresh home."
+                    ) from error
+            store = cls(path, database)
+            if_it_fails.pop_all()
+            return store
 
     def close(self) -> None:
         self.db.close()
@@ -173,7 +254,7 @@ class Store:
         if entry.challenge != self.challenge:
             raise BadStatement(f"{signed.id} belongs to challenge {entry.challenge[:12]}, not to this ledger's")
         try:
-            with tables.transaction(self.db):
+            with self.batch():
                 return self._append(signed)
         except Equivocation:
             if not self.is_banned(entry.author):  # one proof is enough
@@ -186,16 +267,19 @@ class Store:
 
         Nothing may be awaited inside: an own entry added by another task would wait for the block as well.
         """
-        with tables.transaction(self.db):
+        with readable(self.path), tables.transaction(self.db):
             yield
 
     def _append(self, signed: Signed) -> bool:
         entry = signed.statement.entry
-        sql = "SELECT id FROM entries WHERE author = ? AND feed = ? AND seq = ?"
-        row = self.db.execute(sql, (entry.author, entry.feed, entry.seq)).fetchone()
         head = self.head(entry.author, entry.feed)
-        if not check_extends(head, entry, signed.id, present=None if row is None else row[0]):
-            return False
+        present = None if head is None or entry.seq > head.seq else self._id_at(entry)
+        try:
+            if not check_extends(head, entry, signed.id, present=present):
+                return False
+        except BrokenChain:
+            self._check_believed(entry, signed.id)  # what came before it may have been refused: the better reason
+            raise
         if head is None and len(self.feeds(entry.author)) >= FEEDS_MAX:
             raise BrokenChain(f"{entry.author} has {FEEDS_MAX} feeds already, which is all that an author may have")
         self._check_believed(entry, signed.id)
@@ -208,6 +292,11 @@ class Store:
         if isinstance(signed.statement.body, Revocation):
             self._revoke(signed.statement.body)
         return True
+
+    def _id_at(self, place: Entry) -> str | None:
+        sql = "SELECT id FROM entries WHERE author = ? AND feed = ? AND seq = ?"
+        row = self.db.execute(sql, (place.author, place.feed, place.seq)).fetchone()
+        return None if row is None else row[0]
 
     def entry(self, entry_id: str) -> Signed | None:
         """The entry with this full id, checked again as it leaves the disk."""
@@ -241,6 +330,11 @@ class Store:
         row = self.db.execute(sql, (author, successor)).fetchone()
         return None if row is None else str(row[0])
 
+    def revocations(self, author: str) -> list[Vouching]:
+        """What the author's revocations let stand of its feeds."""
+        sql = "SELECT id, feed, seq, heads FROM revocations WHERE author = ?"
+        return [Vouching(*row) for row in self.db.execute(sql, (author,))]
+
     def _refuse(self, signed: Signed, reason: str) -> None:
         entry = signed.statement.entry
         row = (signed.id, entry.author, entry.feed, entry.seq, reason, signed.envelope)
@@ -250,12 +344,8 @@ class Store:
     def _check_believed(self, entry: Entry, entry_id: str) -> None:
         if self.is_banned(entry.author):
             raise AuthorBanned(f"{entry.author} has signed two histories; `waggle ledger fsck` lists the proof")
-        sql = "SELECT feed, seq, heads FROM revocations WHERE author = ?"
-        for feed, seq, heads in self.db.execute(sql, (entry.author,)):
-            vouched = {feed: (seq, None), **msgspec.json.decode(heads)}
-            last, last_id = vouched.get(entry.feed, (-1, None))
-            if entry.seq > last or (entry.seq == last and entry_id != last_id):
-                raise KeyRevoked(f"{entry.author} has revoked its key, and does not vouch for {entry.feed}/{entry.seq}")
+        if not all(vouches(row, entry.feed, entry.seq, entry_id) for row in self.revocations(entry.author)):
+            raise KeyRevoked(f"{entry.author} has revoked its key, and does not vouch for {entry.feed}/{entry.seq}")
 
     def _revoke(self, revocation: Revocation) -> None:
         """Move what the author's revocation does not vouch for from its other feeds to `refused`, the last first."""
@@ -270,8 +360,9 @@ class Store:
                 sql = "SELECT id FROM entries WHERE author = ? AND feed = ? AND seq = ?"
                 row = self.db.execute(sql, (entry.author, feed, last.seq)).fetchone()
                 kept -= row is not None and row[0] != last.id
-            for envelope in reversed(self.envelopes(entry.author, feed, kept + 1, 2**62)):
-                signed = open_envelope(envelope)
+            sql = "SELECT envelope FROM entries WHERE author = ? AND feed = ? AND seq > ? ORDER BY seq DESC LIMIT 1"
+            while row := self.db.execute(sql, (entry.author, feed, kept)).fetchone():
+                signed = open_envelope(row[0])
                 self._refuse(signed, "revoked")
                 tables.remove(self.db, signed)
                 self.db.execute("DELETE FROM feeds WHERE author = ? AND feed = ?", (entry.author, feed))

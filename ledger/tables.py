@@ -64,7 +64,9 @@ def add(database: Database, signed: Signed) -> None:
 
 
 def set_head(database: Database, author: str, feed: str, head: Head) -> None:
-    database.execute("INSERT OR REPLACE INTO feeds VALUES (?, ?, ?, ?, ?)", (author, feed, *head))
+    sql = """INSERT INTO feeds VALUES (?, ?, ?, ?, ?) ON CONFLICT (author, feed)
+             DO UPDATE SET seq = excluded.seq, id = excluded.id, lamport = excluded.lamport"""
+    database.execute(sql, (author, feed, *head))
 
 
 def remove(database: Database, signed: Signed) -> None:
@@ -74,12 +76,18 @@ def remove(database: Database, signed: Signed) -> None:
 
 
 def rebuild(database: Database) -> None:
-    """Make every derived table anew from the envelopes, in the caller's transaction. Signatures are not checked."""
+    """Make every derived table anew from the envelopes, in the caller's transaction. Signatures are not checked.
+
+    So is `kind`, which is more than a URN once this version can read a type that an older one could not.
+    """
     drop(database)
     for statement in script("derived.sql"):
         database.execute(statement)
-    for (envelope,) in database.execute("SELECT envelope FROM entries ORDER BY author, feed, seq").fetchall():
-        add(database, read_unchecked(envelope))
+    for envelope, kind in database.execute("SELECT envelope, kind FROM entries ORDER BY author, feed, seq"):
+        signed = read_unchecked(envelope)
+        add(database, signed)
+        if signed.statement.kind != kind:
+            database.execute("UPDATE entries SET kind = ? WHERE id = ?", (signed.statement.kind, signed.id))
 
 
 def drop(database: Database) -> None:
@@ -89,7 +97,8 @@ def drop(database: Database) -> None:
         sql = "SELECT name, sql FROM sqlite_master WHERE type = ? ORDER BY sql NOT LIKE 'CREATE VIRTUAL%'"
         for name, _ in database.execute(sql, (kind,)).fetchall():
             if name not in kept and not name.startswith("sqlite_"):
-                database.execute(f"DROP {kind} IF EXISTS {name}")
+                quoted = name.replace('"', '""')
+                database.execute(f'DROP {kind} IF EXISTS "{quoted}"')
 
 
 def digest(database: Database) -> str:

@@ -29,6 +29,7 @@ from node.exchange_cli import export_command, import_command
 from node.home import Home, found_challenge
 from node.key_cli import key
 from node.ledger_cli import ledger
+from node.mending_cli import fsck_command, gc_command
 from node.options import console, home_option, json_option
 from node.proof_cli import check_command, checkpoint_command, prove_command
 from node.tracks import CPU_TRACK, GPU_TRACK, OWN_TRACKS, own_tracks
@@ -304,7 +305,10 @@ def doctor(home_path: Path, as_json: bool) -> None:
     sys.exit(exit_status(findings))
 
 
-for command in (export_command, import_command, prove_command, check_command, checkpoint_command):
+for command in (
+    *(export_command, import_command, prove_command, check_command, checkpoint_command),
+    *(fsck_command, gc_command),
+):
     ledger.add_command(command)
 for group in (ledger, key):
     waggle.add_command(group)

@@ -1,5 +1,6 @@
 """`scripts/bench`: goals decide the exit code, figures are medians beside a reference, unknown names list the known."""
 
+import hashlib
 import importlib
 import json
 import os
@@ -10,6 +11,10 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+
+from ledger import queries
+from ledger.envelope import open_envelope
+from ledger.store import Store
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -89,3 +94,35 @@ def test_programs_count_their_own_tokens(monkeypatch: pytest.MonkeyPatch) -> Non
     assert counted.tokens % (toy["BATCH"] * toy["CONTEXT"]) == 0
     assert 0 < counted.cpu_s <= 0.6
     assert 1 < counted.bits_per_byte < 8
+
+
+def test_a_team_writes_what_a_stranger_accepts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    entries = importlib.import_module("benches.entries")
+    envelopes = entries.work(3, 3)
+    assert envelopes == entries.work(3, 3)
+    store = Store.create(tmp_path / "ledger.db", entries.CHALLENGE)
+    assert all(store.add(open_envelope(envelope)) for envelope in envelopes)
+    assert queries.counts(store) == {"adoption": 6, "attestation": 6, "claim": 3, "discovery": 3, "trial": 282}
+    first, second, third = queries.discoveries(store)
+    assert first.child == second.parent == third.parent
+    for text in (entries.program_text(3, -1), entries.program_text(3, 0)):
+        compile(text, "train.py", "exec")
+        assert hashlib.sha256(text).hexdigest() in (first.parent, first.child)
+
+
+def test_the_ledger_is_measured_in_all_parts(bench: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ledger = importlib.import_module("benches.ledger")
+    for name, value in {"SLICE": 50, "ROUNDS": 2, "LARGE_TEAMS": 2, "WITHOUT_GOALS": {}}.items():
+        monkeypatch.setattr(ledger, name, value)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    CliRunner().invoke(bench, ["ledger"], catch_exceptions=False)
+    written = json.loads((folder / "bench-ledger.json").read_text())
+    rows = {row["what"]: row for row in written["rows"]}
+    assert set(written["parts"]) == {"append", "ingest", "scale", "fsck"}
+    assert rows["own durable appends"]["repetitions"] == 10
+    assert rows["on disk, an entry"]["reference"] > 1000
+    assert len(written["goals"]) == 6
+    assert [path.name for path in folder.iterdir()] == ["bench-ledger.json"]

@@ -16,7 +16,7 @@ from rich.console import Console
 from benches.report import Effort, Goal, Parts, Row, table
 from trainer.trial import hardware
 
-BENCHES = {"trainer": "benches.trainer"}  # name: module with PARTS
+BENCHES = {"ledger": "benches.ledger", "trainer": "benches.trainer"}  # name: module with PARTS
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

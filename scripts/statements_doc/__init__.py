@@ -1,0 +1,1 @@
+"""Writes docs/statements.md from the types, their docstrings and examples that are made here."""
