@@ -1,15 +1,14 @@
-"""Multiaddresses as people give them and as peers announce them.
+"""Multiaddresses as people give them and as peers announce them. *Pure.*
 
 We listen on and dial TCP over IPv4, IPv6 or a DNS name; a peer's address ends in its id, so that whoever answers can
 be told from whoever was meant. Source: https://github.com/multiformats/multiaddr.
 """
 
 import ipaddress
-import socket
 from collections.abc import Iterable
+from enum import IntEnum
 from typing import NamedTuple
 
-import psutil
 from multiaddr import Multiaddr  # type: ignore[import-untyped]
 from multiaddr.exceptions import Error as MultiaddrError  # type: ignore[import-untyped]
 
@@ -20,6 +19,7 @@ from ledger.errors import BadStatement
 
 LISTEN_EXAMPLE = "/ip4/0.0.0.0/tcp/4001"
 PEER_EXAMPLE = "/ip4/192.0.2.7/tcp/4001/p2p/12D3KooW…"
+LOCAL = "local"
 _HOSTS = ("ip4", "ip6", "dns", "dns4", "dns6")
 
 
@@ -57,22 +57,37 @@ def parse_listen(address: str) -> Endpoint:
     return _endpoint(address, parts, LISTEN_EXAMPLE)
 
 
-def concrete(endpoint: Endpoint) -> list[Endpoint]:
-    """An endpoint on all interfaces (0.0.0.0, ::) as one for each address of this machine; any other as it is.
+class Scope(IntEnum):
+    """How far an address reaches."""
 
-    Loopback comes last, and link-local addresses not at all: they mean nothing without an interface.
-    """
-    if endpoint.kind not in ("ip4", "ip6") or not ipaddress.ip_address(endpoint.host).is_unspecified:
-        return [endpoint]
-    family = socket.AF_INET if endpoint.kind == "ip4" else socket.AF_INET6
-    found = [
-        ipaddress.ip_address(card.address.partition("%")[0])
-        for cards in psutil.net_if_addrs().values()
-        for card in cards
-        if card.family == family
-    ]
-    usable = sorted({ip for ip in found if not ip.is_link_local}, key=lambda ip: (ip.is_loopback, str(ip)))
-    return [Endpoint(endpoint.kind, str(ip), endpoint.port) for ip in usable]
+    LOOPBACK = 0
+    PRIVATE = 1  # a local network; also what is reserved for other uses
+    GLOBAL = 2
+
+
+def scope_of(endpoint: Endpoint) -> Scope | None:
+    """How far an endpoint reaches; None for a DNS name and for an address that no peer can be dialled at."""
+    ip = _ip(endpoint)
+    if ip is None or ip.is_unspecified or ip.is_multicast or ip.is_link_local:
+        return None
+    if ip.is_loopback:
+        return Scope.LOOPBACK
+    return Scope.GLOBAL if ip.is_global else Scope.PRIVATE
+
+
+def network_of(endpoint: Endpoint) -> str:
+    """Who may own many addresses beside this one: its /16 (IPv4) or /32 (IPv6); `local` for all that is not global."""
+    ip = _ip(endpoint)
+    if ip is None or not ip.is_global:
+        return LOCAL
+    return str(ipaddress.ip_network((ip, 16 if ip.version == 4 else 32), strict=False))
+
+
+def _ip(endpoint: Endpoint) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    if endpoint.kind not in ("ip4", "ip6"):
+        return None
+    ip = ipaddress.ip_address(endpoint.host)
+    return (ip.ipv4_mapped or ip) if ip.version == 6 else ip
 
 
 def of_peer(addresses: Iterable[str], peer: str) -> tuple[str, ...]:

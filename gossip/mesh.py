@@ -10,17 +10,21 @@ showed a gap. Both sides do this, each for itself, so entries flow both ways. Go
 The store is called directly: its calls are short, and the thread that runs this is its one writer.
 """
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import trio
 
 from gossip import exchange, limits
-from gossip.errors import NotThere, OtherSwarm, PeerFault, StreamBroken
-from gossip.events import Event, Kind, Observer
-from gossip.protocols import Responder, fetch_blob, fetch_status, topic_of, within
-from gossip.screen import Verdict, screen
+from gossip.blobs import BlobServer, Find, fetch_blob, nowhere
+from gossip.errors import NotThere, OtherSwarm, OtherVersion, PeerFault, StreamBroken
+from gossip.events import Event, Kind, Observer, Quiet
+from gossip.holdings import Holdings
+from gossip.protocols import Responder, fetch_status, topic_of, within
+from gossip.screen import Verdict
+from gossip.sieve import SEEN, Sieve
 from gossip.transport import Transport
-from gossip.wire import SYNC, SyncReply, encode, receive, sync_request
+from gossip.wire import SYNC, SyncReply, SyncRequest, encode, receive
 from ledger.envelope import Signed
 from ledger.errors import BrokenChain, Equivocation
 from ledger.predicates import PROGRAM_BYTES_MAX
@@ -43,29 +47,39 @@ class Mesh:
         *,
         agent: str = "waggle",
         sync_interval_s: float = limits.SYNC_INTERVAL_S,
+        find: Find = nowhere,
     ) -> None:
-        """`challenge` is its digest in hex; `agent` is the software and its version, for people."""
+        """`challenge` is its digest in hex; `agent` is the software and its version, for people.
+
+        `find` knows the files of blobs that are too large for the ledger.
+        """
         self._transport, self._store, self._challenge = transport, store, challenge
         self._observe, self._on_new = observe, on_new
         self._interval_s = sync_interval_s
         self._topic = topic_of(challenge)
-        self._responder = Responder(transport, store, challenge, agent)
+        self._holdings = Holdings(store)
+        self._responder = Responder(transport, self._holdings, challenge, agent)
+        self._blobs = BlobServer(transport, store.blobs, find)
+        self._sieve, self._quiet = Sieve(challenge), Quiet()
+        self._synced_s: dict[str, float] = {}  # connected peer → when a round with it ended well, or it connected
         self._rounds: dict[str, trio.Event] = {}  # peer → set it to have its next round now
         self._pauses: dict[str, trio.CancelScope] = {}  # peer → its wait for the next round
         self._changed = trio.Event()  # somebody connected
+        self._turn = trio.Semaphore(1, max_value=1)  # to ask for a page
         self._fetching: set[str] = set()  # digests of blobs on their way
         transport.watch(self._connection_event)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Join the topic, serve, and sync until cancelled. The transport must be running."""
         self._responder.serve()
+        self._blobs.serve()
         messages = await self._transport.join(self._topic, self._validate)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._receive, messages)
             task_status.started()
             while True:
                 self._changed = trio.Event()
-                for peer in self._transport.peers() - self._rounds.keys():
+                for peer in sorted(self._transport.peers() - self._rounds.keys()):
                     self._rounds[peer] = trio.Event()
                     nursery.start_soon(self._accompany, peer)
                 await self._changed.wait()
@@ -74,6 +88,10 @@ class Mesh:
         """Announce an own entry that is stored already. Trials are not announced: they travel by sync."""
         if feed_kind(signed.statement.entry.feed) == "main":
             await self._transport.publish(self._topic, signed.envelope)
+
+    def sync_lag_s(self) -> float:
+        """How long ago the ledger was last compared with that of the connected peer for which this is the longest."""
+        return max((trio.current_time() - then_s for then_s in self._synced_s.values()), default=0.0)
 
     def _connection_event(self, event: Event) -> None:
         self._observe(event)
@@ -85,14 +103,14 @@ class Mesh:
     # Gossip
 
     def _validate(self, peer: str, message: bytes) -> Verdict:
-        screened = screen(message, self._challenge)
-        if screened.verdict is not Verdict.ACCEPT:
+        screened = self._sieve.judge(message, trio.current_time())
+        if screened.verdict is not Verdict.ACCEPT and screened is not SEEN:
             self._tell(Kind.MESSAGE_DROPPED, peer, f"{screened.verdict.value}: {screened.reason}")
         return screened.verdict
 
     async def _receive(self, messages: trio.MemoryReceiveChannel[tuple[str, bytes]]) -> None:
         async for peer, message in messages:
-            signed = screen(message, self._challenge).signed
+            signed = self._sieve.take(message)
             if signed is not None and not self._add(signed, peer) and peer in self._rounds:
                 self._rounds[peer].set()
 
@@ -116,6 +134,8 @@ class Mesh:
         """Run rounds with `peer` as long as it is connected."""
         introduced = synced = False
         absent: set[str] = set()  # blobs that it did not have
+        memory = exchange.Memory()
+        self._synced_s[peer] = trio.current_time()
         try:
             while peer in self._transport.peers():
                 self._rounds[peer] = trio.Event()
@@ -124,13 +144,15 @@ class Mesh:
                     if not introduced:
                         await self._introduce(peer)
                         introduced = True
-                    await self._sync(peer)
+                    await self._sync(peer, memory)
+                    self._synced_s[peer] = trio.current_time()
                     await self._fetch_blobs(peer, absent)
                     if not synced:
                         synced = True
                         self._tell(Kind.PEER_SYNCED, peer)
                 except OtherSwarm as error:
-                    self._tell(Kind.OTHER_SWARM, peer, str(error))
+                    kind = Kind.OTHER_VERSION if isinstance(error, OtherVersion) else Kind.OTHER_SWARM
+                    self._tell(kind, peer, str(error))
                     introduced, pause_s = False, limits.FAULT_PAUSE_S
                 except PeerFault as error:
                     self._tell(Kind.PEER_FAULT, peer, str(error))
@@ -140,7 +162,7 @@ class Mesh:
                     introduced = False  # it may have restarted as somebody else
                 await self._pause(peer, pause_s)
         finally:
-            del self._rounds[peer]
+            del self._rounds[peer], self._synced_s[peer]
             self._changed.set()  # it may have come back meanwhile
 
     async def _pause(self, peer: str, pause_s: float) -> None:
@@ -161,52 +183,90 @@ class Mesh:
             raise OtherSwarm(f"works on challenge {status.challenge or 'none'}, this node on {self._challenge}")
         self._observe(Event(kind=Kind.PEER_STATUS, peer=peer, detail=status.agent, addresses=status.addresses))
 
-    async def _sync(self, peer: str) -> None:
-        """Ask for pages until the peer has nothing that is lacking here."""
-        unwanted: set[exchange.FeedName] = set()  # feeds that could not be extended: the peer holds another history
-        after: exchange.FeedName | None = None
-        received = 0
+    async def _sync(self, peer: str, memory: exchange.Memory) -> None:
+        """Ask until nothing is lacking here that the peer has, or nothing comes of asking."""
+        session = exchange.Session()
+        ours, theirs = self._holdings.summary().whole(), b""
+        received = asked_bytes = 0
         try:
-            for _ in range(limits.SYNC_PAGES_MAX):
-                heads = self._store.heads()
-                window = exchange.next_window(heads, unwanted, after, limits.HEADS_PER_REQUEST_MAX)
-                reply = await self._ask(peer, exchange.digest(heads), window)
-                if reply.same:
-                    return
-                received += self._keep(await self._checked(reply, window), peer, unwanted)
-                if not exchange.may_ask_again(reply.page()):
-                    if window.upto is None:
-                        return
-                    after = window.upto
+            for _ in range(limits.SYNC_QUESTIONS_MAX):
+                async with self._take_turn(session.pulls_next):
+                    question = session.next_question(self._holdings.summary())
+                    if question is None:
+                        break
+                    request = encode(SyncRequest(self._challenge, question))
+                    answer = await self._ask(peer, request)
+                    if isinstance(question, exchange.Pull) and isinstance(answer, exchange.Page):
+                        items = await self._checked(answer, question)
+                        taken, refused = self._keep(items, peer)
+                        received += taken
+                        session.received(answer, items, refused=refused)
+                    elif isinstance(question, exchange.Compare) and isinstance(answer, exchange.Compared):
+                        session.compared(self._holdings.summary(), answer)
+                        if not theirs and memory.is_hopeless(ours, answer.whole, trio.current_time()):
+                            return
+                        theirs = answer.whole
+                    else:
+                        raise PeerFault(f"answered with a {type(answer).__name__} where that answers nothing")
+                    asked_bytes += len(request)
+            memory.ended(
+                ours,
+                theirs,
+                complete=session.is_complete,
+                received=received,
+                asked_bytes=asked_bytes,
+                now=trio.current_time(),
+            )
         finally:
             if received:
                 self._tell(Kind.ENTRIES_RECEIVED, peer, count=received)
 
-    async def _ask(self, peer: str, heads: str, window: exchange.Window) -> SyncReply:
+    @asynccontextmanager
+    async def _take_turn(self, wanted: bool) -> AsyncIterator[None]:
+        """Ask one peer at a time for a page: all at once they would send the same. But a slow one costs little."""
+        if not wanted:
+            yield
+            return
+        with trio.move_on_after(limits.SYNC_TURN_S) as waiting:
+            await self._turn.acquire()
+        try:
+            yield
+        finally:
+            if not waiting.cancelled_caught:
+                self._turn.release()
+
+    async def _ask(self, peer: str, request: bytes) -> exchange.Answer:
         with within(limits.REQUEST_DEADLINE_S):
             async with self._transport.open(peer, SYNC) as stream:
-                await stream.write(encode(sync_request(self._challenge, heads, window)))
+                await stream.write(request)
                 await stream.finish()
-                return await receive(stream, SyncReply, limits.REPLY_BYTES_MAX)
+                return (await receive(stream, SyncReply, limits.REPLY_BYTES_MAX)).answer
 
-    async def _checked(self, reply: SyncReply, window: exchange.Window) -> list[Signed]:
-        """The checked entries of a page, letting other tasks run between them: a signature takes about 0.2 ms."""
-        page: list[Signed] = []
-        for signed in exchange.checked(reply.envelopes, window, self._challenge):
-            page.append(signed)
+    async def _checked(self, page: exchange.Page, pull: exchange.Pull) -> list[exchange.Sound]:
+        """The checked items of a page, letting other tasks run between them: a signature takes about 0.2 ms."""
+        items: list[exchange.Sound] = []
+        for item in exchange.checked(page, pull, self._challenge):
+            items.append(item)
             await trio.lowlevel.checkpoint()
-        return page
+        return items
 
-    def _keep(self, page: list[Signed], peer: str, unwanted: set[exchange.FeedName]) -> int:
-        """Store a page in one go, and say how many entries fitted; feeds of those that did not become unwanted."""
-        kept = 0
+    def _keep(self, items: list[exchange.Sound], peer: str) -> tuple[int, bool]:
+        """Store a page in one go. How many items were taken, and whether the last one was refused."""
+        taken, fits = 0, True
+        refused: set[str] = set()  # feeds of which the peer holds another history, or more than is believed here
         with self._store.batch():
-            for signed in page:
-                name = (signed.statement.entry.author, signed.statement.entry.feed)
-                if name not in unwanted and not self._add(signed, peer):
-                    unwanted.add(name)
-                kept += name not in unwanted
-        return kept
+            for item in items:
+                key = exchange.key_of(item)
+                if len(item) == 2:  # a proof: whichever of its entries is here, the other makes the ban
+                    for signed in item:
+                        self._add(signed, peer)
+                    fits = self._store.is_banned(item[0].statement.entry.author)
+                else:
+                    fits = key not in refused and self._add(item[0], peer)
+                if not fits:
+                    refused.add(key)
+                taken += fits
+        return taken, not fits
 
     async def _fetch_blobs(self, peer: str, absent: set[str]) -> None:
         """Fetch programs that entries name and that are not here. `absent` collects what this peer cannot give."""
@@ -232,4 +292,6 @@ class Mesh:
                 self._fetching.discard(digest)
 
     def _tell(self, kind: Kind, peer: str, detail: str = "", *, count: int = 0) -> None:
-        self._observe(Event(kind=kind, peer=peer, detail=detail[: limits.DETAIL_CHARS_MAX], count=count))
+        event = Event(kind=kind, peer=peer, detail=detail, count=count)
+        if self._quiet.lets(event, trio.current_time()):
+            self._observe(event.printable())

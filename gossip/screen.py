@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from gossip.limits import MESSAGE_BYTES_MAX
 from ledger.envelope import Signed, open_envelope
-from ledger.errors import BadStatement
+from ledger.errors import BadStatement, TooNew
 from ledger.statements import feed_kind
 
 
@@ -43,6 +43,8 @@ def screen(message: bytes, challenge: str) -> Screened:
     # 2
     try:
         signed = open_envelope(message)
+    except TooNew as error:
+        return Screened(Verdict.IGNORE, str(error), None)
     except BadStatement as error:
         return Screened(Verdict.REJECT, str(error), None)
     # 3

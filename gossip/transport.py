@@ -1,8 +1,8 @@
 """What the rest of this package needs of a network, and no more.
 
-`libp2p_transport.py` implements it over real sockets. Any implementation passes the same tests; the mesh and the
-protocols above it must not know which one they run on. Peers are named by peer id, and a connected peer *is* its id:
-implementations authenticate. Trio is part of the interface, because deadlines and cancellation are.
+`libp2p_transport.py` implements it over real sockets, `simnet.py` in memory. Any implementation passes the same tests;
+the mesh and the protocols above it must not know which one they run on. Peers are named by peer id, and a connected
+peer *is* its id: implementations authenticate. Trio is part of the interface, because deadlines and cancellation are.
 """
 
 from collections.abc import Awaitable, Callable

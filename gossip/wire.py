@@ -1,11 +1,13 @@
 """The messages of the stream protocols, as bytes. *Pure* but for `receive`, which reads from a given stream.
 
 Each message is a frame: a big-endian u32 length, then msgpack of one struct with its fields in order. Decoding is
-strict: a type, length or range that is not stated here is refused. A change of any struct is a new protocol id.
+strict: a type, length or range that is not stated here is refused. A change of any struct is a new protocol id, but
+for Status: what a newer version adds at its end is passed over, because it is by Status that versions are compared.
 
     /waggle/status/1   asker: Status                 answerer: Status
     /waggle/sync/1     asker: SyncRequest            answerer: SyncReply
-    /waggle/blob/1     asker: BlobRequest            answerer: BlobReply, then `size` raw bytes
+    /waggle/blob/1     asker: BlobRequest            answerer: BlobReply, then the raw bytes from the asked offset on
+    /waggle/peers/1    asker: PeersRequest           answerer: PeersReply
 
 The asker closes its side after its message, and the answerer after its own.
 """
@@ -17,30 +19,32 @@ import msgspec
 from msgspec import Meta, Struct
 
 from gossip.errors import PeerFault, StreamBroken
-from gossip.exchange import SEQ_NONE_WANTED, Page, Window
+from gossip.exchange import Answer, Question
 from gossip.limits import (
     ADDRESS_CHARS_MAX,
     ADDRESSES_MAX,
     AGENT_CHARS_MAX,
-    HEADS_PER_REQUEST_MAX,
+    RECORD_BYTES_MAX,
+    RECORDS_PER_REPLY_MAX,
 )
 from gossip.transport import Stream
-from ledger.predicates import Feed, PeerId, Sha256
+from ledger.predicates import Sha256
 
 PROTOCOL = 1
 STATUS = "/waggle/status/1"
 SYNC = "/waggle/sync/1"
 BLOB = "/waggle/blob/1"
+PEERS = "/waggle/peers/1"
 
 _LENGTH = struct.Struct("!I")
-_FeedName = tuple[PeerId, Feed]
+_Record = Annotated[bytes, Meta(max_length=RECORD_BYTES_MAX)]
 
 
 class _Message(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     pass
 
 
-class Status(_Message, frozen=True, array_like=True):
+class Status(_Message, frozen=True, array_like=True, forbid_unknown_fields=False):
     """Who speaks. A joiner that has no challenge yet sends None."""
 
     protocol: Annotated[int, Meta(ge=1, le=2**16)]
@@ -49,48 +53,38 @@ class Status(_Message, frozen=True, array_like=True):
     addresses: Annotated[tuple[Annotated[str, Meta(max_length=ADDRESS_CHARS_MAX)], ...], Meta(max_length=ADDRESSES_MAX)]
 
 
-class Position(_Message, frozen=True, array_like=True):
-    """The next entry that the asker wants of a feed."""
-
-    author: PeerId
-    feed: Feed
-    next_seq: Annotated[int, Meta(ge=0, le=SEQ_NONE_WANTED)]
-
-
 class SyncRequest(_Message, frozen=True, array_like=True):
-    challenge: Sha256
-    heads: Sha256  # exchange.digest of all the asker's heads
-    after: _FeedName | None
-    upto: _FeedName | None
-    positions: Annotated[tuple[Position, ...], Meta(max_length=HEADS_PER_REQUEST_MAX)]
+    """`Compare` or `Pull`, tagged; see exchange.py for these and their answers."""
 
-    def window(self) -> Window:
-        return Window(self.after, self.upto, {(p.author, p.feed): p.next_seq for p in self.positions})
+    challenge: Sha256
+    question: Question
 
 
 class SyncReply(_Message, frozen=True, array_like=True):
-    same: bool  # the digests of heads are equal; nothing to send in any window
-    envelopes: tuple[bytes, ...]
-    more: bool
-
-    def page(self) -> Page:
-        return Page(self.envelopes, self.more)
+    answer: Answer  # `Compared` to `Compare`, `Page` to `Pull`
 
 
 class BlobRequest(_Message, frozen=True, array_like=True):
     digest: Sha256
+    offset: Annotated[int, Meta(ge=0, le=2**53 - 1)] = 0  # bytes that the asker has already
 
 
 class BlobReply(_Message, frozen=True, array_like=True):
-    size: Annotated[int, Meta(ge=0, le=2**53 - 1)] | None  # bytes that follow; None: not here
+    size: Annotated[int, Meta(ge=0, le=2**53 - 1)] | None  # of the whole blob, bytes; None: not here
+
+
+class PeersRequest(_Message, frozen=True, array_like=True):
+    """Signed address records (peerbook.py) travel as they are."""
+
+    challenge: Sha256
+    record: _Record | None  # the asker's own
+
+
+class PeersReply(_Message, frozen=True, array_like=True):
+    records: Annotated[tuple[_Record, ...], Meta(max_length=RECORDS_PER_REPLY_MAX)]
 
 
 Message = TypeVar("Message", bound=_Message)
-
-
-def sync_request(challenge: str, heads: str, window: Window) -> SyncRequest:
-    positions = tuple(Position(author, feed, seq) for (author, feed), seq in sorted(window.next_seq.items()))
-    return SyncRequest(challenge, heads, _name(window.after), _name(window.upto), positions)
 
 
 def encode(message: _Message) -> bytes:
@@ -127,7 +121,3 @@ async def read_exactly(stream: Stream, size: int) -> bytes:
             raise StreamBroken(f"ended after {len(received)} of {size} bytes")
         received += part
     return bytes(received)
-
-
-def _name(name: tuple[str, str] | None) -> _FeedName | None:
-    return None if name is None else (name[0], name[1])

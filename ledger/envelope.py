@@ -96,7 +96,8 @@ def open_envelope(data: bytes) -> Signed:
     """Check an envelope and read the statement in it. Raises `BadStatement`, saying what is wrong.
 
     1. The size is within bounds.
-    2. It is a DSSE envelope with our payload type.
+    2. It is a DSSE envelope with our payload type, in the one form of msgpack that we write: nobody in between can
+       make other bytes of it.
     3. It carries exactly one signature.
     4. The signature is by the key in its key id, over the exact payload bytes.
     5. Only then is the payload decoded, strictly.
@@ -108,6 +109,8 @@ def open_envelope(data: bytes) -> Signed:
         raise BadStatement(f"envelope of {len(data)} bytes is over the limit of {ENVELOPE_BYTES_MAX}")
     # 2
     envelope = _read(data)
+    if msgspec.msgpack.encode(envelope) != data:
+        raise BadStatement("an envelope in other than its one standard form")
     if envelope.payloadType != PAYLOAD_TYPE:
         raise BadStatement(f"payload type is {envelope.payloadType[:80]!r}, not {PAYLOAD_TYPE}")
     # 3

@@ -5,6 +5,7 @@ LedgerError
 │   ├── BrokenChain   right shape, wrong place: a gap, a fork or a wrong predecessor
 │   │   ├── AuthorBanned  its author has signed two histories before
 │   │   └── KeyRevoked    its author has revoked the key and does not vouch for it
+│   ├── TooNew        of a protocol version that this node cannot hold: nobody's fault
 │   └── Equivocation  two different entries signed for one author, feed and position
 ├── LedgerDamaged     the environment's failure: the database file is not readable as one
 ├── UnknownId         no entry carries that identifier or prefix
@@ -19,6 +20,10 @@ class LedgerError(Exception):
 
 class BadStatement(LedgerError):
     """An envelope or statement that breaks the rules; its sender or author is at fault."""
+
+
+class TooNew(BadStatement):
+    """An entry of a protocol version newer than the next one: sound, perhaps, and not to be read here."""
 
 
 class BrokenChain(BadStatement):

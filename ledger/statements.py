@@ -23,7 +23,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct, field
 
-from ledger.errors import BadStatement
+from ledger.errors import BadStatement, TooNew
 from ledger.predicates import (
     PROTOCOL,
     Adoption,
@@ -234,7 +234,7 @@ def _body(outer: _Outer) -> Body:
         entry = msgspec.convert(msgspec.to_builtins(newer), type=Entry)
         return Opaque(entry=entry, predicate_type=outer.predicate_type)
     if version > PROTOCOL + 1:
-        raise BadStatement(f"protocol {version} is too new for this version, which reads {PROTOCOL}: update waggle")
+        raise TooNew(f"protocol {version} is too new for this version, which reads {PROTOCOL}: update waggle")
     if kind is None:
         entry = msgspec.json.decode(outer.predicate, type=_Placed).entry
         return Opaque(entry=entry, predicate_type=outer.predicate_type)

@@ -92,7 +92,7 @@ def rebuild(database: Database) -> None:
 
 def drop(database: Database) -> None:
     """Remove all that truth.sql does not have, of whatever version."""
-    kept = {"about", "entries", "refused", "blobs", "peers"}
+    kept = {"about", "entries", "refused", "blobs", "peers", "peer_records", "peer_rules"}
     for kind in ("view", "table"):
         sql = "SELECT name, sql FROM sqlite_master WHERE type = ? ORDER BY sql NOT LIKE 'CREATE VIRTUAL%'"
         for name, _ in database.execute(sql, (kind,)).fetchall():

@@ -43,3 +43,17 @@ CREATE TABLE IF NOT EXISTS peers (                        -- where others were l
     peer TEXT PRIMARY KEY,
     address TEXT NOT NULL                   -- multiaddr ending in /p2p/<peer>
 ) STRICT;
+
+CREATE TABLE IF NOT EXISTS peer_records (   -- who was heard of and reached where; local, as above
+    peer TEXT PRIMARY KEY,
+    record BLOB,                            -- signed by the peer; null: none heard yet
+    source TEXT NOT NULL,                   -- the peer that told
+    address TEXT,                           -- where this node last reached it
+    reached_at INTEGER                      -- Unix seconds
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS peer_rules (     -- whom the owner wants or does not want
+    target TEXT PRIMARY KEY,                -- peer id, or network in CIDR form
+    allowed INTEGER NOT NULL CHECK (allowed IN (0, 1)),
+    reason TEXT NOT NULL
+) STRICT;

@@ -7,23 +7,30 @@ trial under way is dropped without a trace in the ledger.
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import trio
 from msgspec import Struct
+from rich.console import Console
 
-from gossip.addresses import parse_peer
+from gossip.addresses import Endpoint, Scope, parse_peer
 from gossip.errors import BadAddress, PortInUse
 from gossip.events import Event, Kind
 from gossip.libp2p_transport import Libp2pTransport
+from gossip.mdns import announce_and_listen
 from gossip.mesh import Mesh
-from gossip.transport import Transport
+from gossip.peerbook import reach_of
+from gossip.peering import Peering
+from gossip.peerstore import PeerStore
+from gossip.records import announced, parse_announced
 from ledger.envelope import Signed
 from ledger.store import Store
 from node import status
+from node.corpora import progress_bars
 from node.errors import UserError
 from node.home import Home
+from node.invite import accept
 from node.joining import fetch_challenge
 from node.lanes import open_lane
 from node.tracks import choose_track
@@ -45,7 +52,10 @@ class Options(Struct, frozen=True, kw_only=True):
 
     home: Path
     listen: str | None = None  # None: where it listened last, else a free port on loopback
-    join: tuple[str, ...] = ()
+    join: tuple[str, ...] = ()  # addresses that end in a peer id, and links of `waggle invite`
+    announce: tuple[str, ...] = ()  # where this node can be dialled, if its own interfaces do not show it
+    mdns: bool | None = None  # look for peers on the local network; None: unless listening on loopback only
+    swarm_key: Path | None = None  # file with the key of the private swarm to join
     observe: bool = False  # hold, serve and gossip the ledger; run nothing
     track: str | None = None  # None: one for the CPU
     trials: int | None = None  # stop after this many; a pair or a verification under way is finished
@@ -59,8 +69,8 @@ async def run_node(options: Options, report: Report) -> None:
     """
     home = Home(options.home)
     with home.locked():
-        for address in options.join:
-            parse_peer(address)  # raises: no retrying would mend it
+        invitation = accept(home, options.join, options.swarm_key)  # raises: no retrying would mend it
+        announce = [parse_announced(address) for address in options.announce]
         if not options.observe:
             report(f"sandbox: {_sandbox()}")
         stop = trio.CancelScope()
@@ -71,11 +81,18 @@ async def run_node(options: Options, report: Report) -> None:
                 transport, listening_on = await _listen(nursery, home, options)
                 for address in transport.addresses():
                     report(f"listening on {address}")
-                report(f"others join with: waggle start --join {transport.addresses()[0]}")
+                if home.swarm_key() is None:
+                    report(f"others join with: waggle start --join {transport.addresses()[0]}")
+                else:
+                    report(f"private swarm; others join with the link of: waggle invite --home {home.path}")
                 if not home.is_initialised():
-                    if not options.join:
+                    if not invitation.addresses:
                         home.challenge()  # raises: there is none, and nowhere to fetch it from
-                    await fetch_challenge(transport, home, options.join, report)
+                    with progress_bars(Console(stderr=True)) as progress:
+                        await fetch_challenge(
+                            transport, home, invitation.addresses, report,
+                            invited_to=invitation.challenge, progress=progress,
+                        )  # fmt: skip
                 challenge = home.challenge()
                 track = choose_track(challenge, options.track)
                 if not options.observe:
@@ -86,8 +103,12 @@ async def run_node(options: Options, report: Report) -> None:
                     failures.append(failure)
                     stop.cancel()
 
-                node = Node(home, challenge, store, transport, report, refuse, listening_on)
-                await nursery.start(node.serve, options.join)
+                node = Node(home, challenge, store, transport, report, refuse, listening_on, announce)
+                await nursery.start(node.serve, invitation.addresses)
+                endpoints = announced(transport.addresses())
+                mdns = reach_of(endpoints) is not Scope.LOOPBACK if options.mdns is None else options.mdns
+                if mdns and endpoints:
+                    nursery.start_soon(node.look_nearby, endpoints)
                 if options.observe:
                     node.report("observing: this node holds and serves the ledger, and runs no program")
                     await trio.sleep_forever()
@@ -112,7 +133,7 @@ def _sandbox(device: str = "cpu") -> str:
         ) from error
 
 
-async def _listen(nursery: trio.Nursery, home: Home, options: Options) -> tuple[Transport, str]:
+async def _listen(nursery: trio.Nursery, home: Home, options: Options) -> tuple[Libp2pTransport, str]:
     """A running transport, where asked; else where it was the last time, so that others find it; else anywhere.
 
     Also the address to ask for the next time: as asked for now, with the port that it got.
@@ -120,13 +141,13 @@ async def _listen(nursery: trio.Nursery, home: Home, options: Options) -> tuple[
     last = status.read(home.status_file)
     wanted = options.listen or (last.listen if last is not None and last.listen else LISTEN_DEFAULT)
     try:
-        transport = Libp2pTransport(home.key(), wanted)
+        transport = Libp2pTransport(home.key(), wanted, psk=home.swarm_key())
         await nursery.start(transport.run)
     except (PortInUse, BadAddress):
         if options.listen is not None:
             raise
         wanted = LISTEN_DEFAULT
-        transport = Libp2pTransport(home.key(), wanted)
+        transport = Libp2pTransport(home.key(), wanted, psk=home.swarm_key())
         await nursery.start(transport.run)
     place, _, _ = wanted.rpartition("/")
     port = transport.addresses()[0].partition("/p2p/")[0].rpartition("/")[2]
@@ -153,30 +174,38 @@ class Node:
         home: Home,
         challenge: Challenge,
         store: Store,
-        transport: Transport,
+        transport: Libp2pTransport,
         report: Report,
         refuse: Callable[[UserError], None],
         listening_on: str = "",
+        announce: Sequence[Endpoint] = (),
     ) -> None:
-        """`refuse` ends the node with an error. `listening_on` is kept for the next start."""
+        """`refuse` ends the node with an error. `listening_on` is kept for the next start.
+
+        `announce`: where this node can be dialled, beside its own interfaces.
+        """
         self._home, self._challenge, self._store, self._transport = home, challenge, store, transport
         self._say, self._refuse = report, refuse
         self._synced = trio.Event()  # once, with any peer
-        self._joined: dict[str, str] = {}  # peer id to address, of --join
+        self._joined: set[str] = set()  # peer ids, of --join
         self._work: Work | None = None
-        self._mesh = Mesh(transport, store, challenge.digest(), self._observe, self._on_new)
+        self._mesh = Mesh(transport, store, challenge.digest(), self._observe, self._on_new, find=home.blob_file)
+        transport.metrics.gauge("sync_lag_seconds", self._mesh.sync_lag_s)
+        self._peering = Peering(
+            transport, PeerStore(store), home.key(), challenge.digest(), self._observe, transport.guard,
+            announce=announce,
+        )  # fmt: skip
+        self._announced = [f"{endpoint}/p2p/{transport.peer_id}" for endpoint in announce]
         self._status = status.NodeStatus(
             pid=os.getpid(), peer=transport.peer_id, challenge=challenge.digest(), listen=listening_on
         )
 
     async def serve(self, join: tuple[str, ...], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """The network and the status file, until cancelled. Known peers are dialled again, `join` ones above all."""
+        """The network and the status file, until cancelled. Some known peers are dialled, and `join` ones always."""
         async with trio.open_nursery() as nursery:
+            self._joined = {parse_peer(address)[1] for address in join}
             await nursery.start(self._mesh.run)
-            self._joined = {self._transport.keep_connected(address): address for address in join}
-            for peer, address in self._store.peers().items():
-                if peer not in self._joined:
-                    self._transport.keep_connected(address)
+            await nursery.start(self._peering.run, join)
             nursery.start_soon(self._write_status)
             task_status.started()
 
@@ -185,6 +214,15 @@ class Node:
         outside = Outside(self.report, self._mesh.publish, self._hear_of_own_past)
         self._work = Work(self._home, self._challenge, track, self._store, lane, outside)
         await self._work.run(trials)
+
+    async def look_nearby(self, endpoints: Sequence[Endpoint]) -> None:
+        """Announce this node on the local network, and dial who does likewise."""
+        try:
+            await announce_and_listen(
+                self._transport.peer_id, endpoints, self._peering.found_nearby, psk=self._home.swarm_key()
+            )
+        except OSError as error:  # no multicast here: the other ways of finding peers are left
+            self._say(f"the local network cannot be searched for peers: {error}")
 
     def report(self, line: str) -> None:
         """A line for the user, which the status shows as what the node is doing."""
@@ -198,7 +236,7 @@ class Node:
         from peers, and a statement made before that would be a second history under the same key, which is what a
         liar signs.
         """
-        if self._joined or self._store.peers():
+        if self._joined or self._peering.knows_anybody():
             with trio.move_on_after(FIRST_SYNC_S):
                 await self._synced.wait()
 
@@ -206,22 +244,14 @@ class Node:
         if self._work is not None:
             self._work.hear()
 
-    def _remember(self, event: Event) -> None:
-        """Keep where a peer was reached; of what it announces, the first, unless a kept one is still among it."""
-        known = self._store.peers().get(event.peer)
-        if (dialled := self._joined.get(event.peer)) is not None:
-            self._store.remember_peer(event.peer, dialled)
-        elif event.addresses and known not in event.addresses:
-            self._store.remember_peer(event.peer, event.addresses[0])
-
     def _on_new(self, signed: Signed) -> None:
         self._hear()
         if signed.statement.kind != "trial":
             self._say(f"received {signed.statement.kind} {signed.id[:16]} of {signed.statement.entry.author[-8:]}")
 
     def _observe(self, event: Event) -> None:
-        if event.kind is Kind.PEER_STATUS:
-            self._remember(event)
+        if event.kind is Kind.OTHER_SWARM:
+            self._peering.forget(event.peer)
         # Only at the start, when somebody is there to read it: a peer must not be able to end a node that works.
         if event.kind is Kind.OTHER_SWARM and event.peer in self._joined and not self._synced.is_set():
             self._refuse(
@@ -248,7 +278,9 @@ class Node:
     async def _write_status(self) -> None:
         while True:
             now = self._status
-            now.addresses, now.peers = list(self._transport.addresses()), sorted(self._transport.peers())
+            now.addresses = list(dict.fromkeys((*self._announced, *self._transport.addresses())))
+            now.peers = sorted(self._transport.peers())
+            now.network = self._transport.metrics.snapshot()
             if self._work is not None:
                 self._work.tell(now)
             try:

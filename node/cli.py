@@ -31,7 +31,9 @@ from node.key_cli import key
 from node.ledger_cli import ledger
 from node.mending_cli import fsck_command, gc_command
 from node.options import console, home_option, json_option
+from node.peers_cli import invite_command, peers_group
 from node.proof_cli import check_command, checkpoint_command, prove_command
+from node.swarm_key import keep_swarm_key, new_swarm_key
 from node.tracks import CPU_TRACK, GPU_TRACK, OWN_TRACKS, own_tracks
 from trainer.challenge import ChallengeError
 from trainer.corpus import SHARED_BYTES_MAX, CorpusError
@@ -95,6 +97,7 @@ def waggle() -> None:
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Byte-level BPE file of the tokenizers library, pinned by the challenge. Default: bytes are the tokens.",
 )
+@click.option("--private", is_flag=True, help="Make a key that others need to join; `waggle invite` passes it on.")
 def init(
     home_path: Path,
     corpus: tuple[str, ...],
@@ -103,6 +106,7 @@ def init(
     budget: float | None,
     tracks: tuple[str, ...],
     tokenizer: Path | None,
+    private: bool,
 ) -> None:
     """Make a challenge and an identity of your own."""
     if budget is not None and len(set(tracks)) > 1:
@@ -112,6 +116,8 @@ def init(
         challenge = found_challenge(
             home, name, corpus, own_tracks(tracks, budget), field=field, tokenizer=file, progress=report
         )
+    if private:
+        keep_swarm_key(home.swarm_key_file, new_swarm_key())
     text = challenge.corpus
     packed_bytes = home.corpus_file(text.digest).stat().st_size
     click.echo(f"challenge {challenge.name} {challenge.digest()}")
@@ -132,18 +138,44 @@ def init(
     help="Multiaddr to listen on, e.g. /ip4/0.0.0.0/tcp/4141. Default: as the last time; at first loopback.",
 )
 @click.option(
-    "--join", multiple=True, metavar="MULTIADDR", help="Address of a peer, ending in /p2p/ID; may be repeated."
+    "--join",
+    multiple=True,
+    metavar="LINK|MULTIADDR",
+    help="Link of `waggle invite`, or address of a peer, ending in /p2p/ID; may be repeated.",
+)
+@click.option(
+    "--announce",
+    multiple=True,
+    metavar="ADDR",
+    help="Where others can reach this node, if its own interfaces do not show it (a forwarded port); may be repeated.",
+)
+@click.option("--mdns/--no-mdns", default=None, help="Look for peers on the LAN. Default: unless on loopback only.")
+@click.option(
+    "--swarm-key",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="File with the key of the private swarm to join, if it is not in the link.",
 )
 @track_option
 @click.option("--trials", type=click.IntRange(min=1), help="Stop after about this many trials.")
 @click.option("--observe", is_flag=True, help="Hold, serve and gossip the ledger, and run no program.")
 def start(
-    home_path: Path, listen: str | None, join: tuple[str, ...], track: str | None, trials: int | None, observe: bool
+    home_path: Path,
+    listen: str | None,
+    join: tuple[str, ...],
+    announce: tuple[str, ...],
+    mdns: bool | None,
+    swarm_key: Path | None,
+    track: str | None,
+    trials: int | None,
+    observe: bool,
 ) -> None:
     """Run a node: research, publish, re-verify what others publish, adopt what holds."""
     from node.app import Options, run_node  # libp2p takes a second to import; no other command needs it
 
-    options = Options(home=home_path, listen=listen, join=join, track=track, trials=trials, observe=observe)
+    options = Options(
+        home=home_path, listen=listen, join=join, announce=announce, mdns=mdns, swarm_key=swarm_key,
+        track=track, trials=trials, observe=observe,
+    )  # fmt: skip
     trio.run(partial(run_node, options, _log_line))
 
 
@@ -265,6 +297,8 @@ def status(home_path: Path, as_json: bool) -> None:
         if running:
             click.echo(f"address    {', '.join(now.addresses)}")
             click.echo(f"peers      {', '.join(now.peers) or 'none connected'}")
+            if "sync_lag_seconds" in now.network and now.peers:
+                click.echo(f"in step    {now.network['sync_lag_seconds']:.0f} s ago with all of them")
             click.echo(f"doing      {now.activity}")
             for discovery, reason in now.waiting.items():
                 click.echo(f"waits      {discovery[: story.ID_SHOWN]}  {story.plain(reason)}")
@@ -310,8 +344,9 @@ for command in (
     *(fsck_command, gc_command),
 ):
     ledger.add_command(command)
-for group in (ledger, key):
+for group in (ledger, key, peers_group):
     waggle.add_command(group)
+waggle.add_command(invite_command)
 
 
 @waggle.command()

@@ -130,7 +130,7 @@ def lines(info: Info) -> list[str]:
 def unshareable(packed_bytes: int) -> str:
     """What it means that a corpus is too large for peers."""
     return (
-        f"this corpus has {packed_bytes / 2**20:.0f} MiB, and peers can fetch {SHARED_BYTES_MAX // 2**20} MiB for now: "
+        f"this corpus has {packed_bytes / 2**20:.0f} MiB, and peers pass on {SHARED_BYTES_MAX // 2**20} MiB at most: "
         "who wants to join has to copy the file corpus/DIGEST from this home into the new one"
     )
 

@@ -4,8 +4,9 @@ challenge.toml    what the swarm works on; written last, so a home without it is
 identity.key      the node's private key, mode 0600
 identity.fresh    there as long as the key has signed nothing
 private.salt      the salts of the node's private splits (salts.py), mode 0600
+swarm.key         of a private swarm only: the key that all its nodes share, mode 0600
 ledger.db         all signed statements and the blobs that they name
-corpus/           the packed corpus, and a tokenizer, under their digests, for the runner
+corpus/           the packed corpus, and a tokenizer, under their digests, for the runner; `.part` is still on its way
 downloads/        what a corpus is being made of; gone when it is made
 incumbent/        git working tree of the program that the node builds on
 status.json       what a running node is doing, for `waggle status`
@@ -23,6 +24,7 @@ from typing import NamedTuple
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ledger.author import Author
+from ledger.blobs import BLOB_BYTES_MAX
 from ledger.envelope import peer_id
 from ledger.queries import counts
 from ledger.statements import commit
@@ -30,9 +32,10 @@ from ledger.store import Store
 from node.errors import UserError
 from node.identity import fresh_mark, load_or_create_key
 from node.salts import SALT_BYTES, Salts
+from node.swarm_key import read_swarm_key
 from node.tracks import baseline_program
 from trainer.challenge import Challenge, CorpusRef, Split, TokenizerRef, Track, from_canonical, load
-from trainer.corpus import SHARED_BYTES_MAX, Corpus, Progress, prepare, silent, split
+from trainer.corpus import Corpus, Progress, prepare, silent, split
 from trainer.tokens import BpeTokens, ByteTokens, Tokenizer, rows, tokenizer_for
 
 SALTS_DRAWN_MAX = 100
@@ -54,6 +57,7 @@ class Home:
         self.challenge_file = path / "challenge.toml"
         self.ledger_file = path / "ledger.db"
         self.key_file = path / "identity.key"
+        self.swarm_key_file = path / "swarm.key"
         self.corpora = path / "corpus"
         self.incumbent = path / "incumbent"
         self.status_file = path / "status.json"
@@ -85,6 +89,10 @@ class Home:
         self.path.mkdir(parents=True, exist_ok=True)
         return load_or_create_key(self.key_file)
 
+    def swarm_key(self) -> bytes | None:
+        """The key of this home's private swarm; None for a swarm that is open. Raises `UserError` if it is damaged."""
+        return read_swarm_key(self.swarm_key_file) if self.swarm_key_file.exists() else None
+
     def public_split(self, challenge: Challenge) -> SplitChoice:
         return SplitChoice("public", bytes.fromhex(challenge.split.public_salt))
 
@@ -113,6 +121,11 @@ class Home:
     def corpus_file(self, digest: str) -> Path:
         """Where the packed corpus of this digest lies, if it is there."""
         return self.corpora / digest
+
+    def blob_file(self, digest: str) -> Path | None:
+        """The file that holds these bytes, for peers who ask for them; None if there is none."""
+        path = self.corpora / digest
+        return path if path.is_file() else None
 
     def corpus_path(self, challenge: Challenge, store: Store) -> Path:
         """The packed corpus as a file, taken out of the ledger once if it is not there.
@@ -183,13 +196,10 @@ class Home:
             )
         self.path.mkdir(parents=True, exist_ok=True)
         key = self.key()
-        packed = blobs.get(challenge.corpus.digest)
-        if packed is not None:
-            corpus = Corpus.unpack(packed)
-        else:
-            corpus = Corpus.open(self.corpus_file(challenge.corpus.digest))
-            if corpus.digest() != challenge.corpus.digest:
-                raise UserError(f"{self.corpus_file(challenge.corpus.digest)} has another digest. Copy it again.")
+        packed, path = blobs.get(challenge.corpus.digest), self.corpus_file(challenge.corpus.digest)
+        corpus = Corpus.open(path) if packed is None else Corpus.unpack(packed)
+        if corpus.digest() != challenge.corpus.digest:
+            raise UserError(f"{path} has another digest. Copy it again.")
         file = None if challenge.tokenizer == "bytes" else blobs.get(challenge.tokenizer.digest)
         tokenizer = tokenizer_for(challenge, file)
         salt = usable_salt(corpus, challenge.split.validation_share, challenge.tracks, tokenizer)
@@ -278,7 +288,7 @@ def found_challenge(
     blobs = {track.baseline: baseline_program(name) for name, track in tracks.items()}
     if challenge.tokenizer != "bytes" and tokenizer is not None:
         blobs[challenge.tokenizer.digest] = tokenizer
-    if written.packed_bytes <= SHARED_BYTES_MAX:
+    if written.packed_bytes <= BLOB_BYTES_MAX:
         blobs[written.digest] = path.read_bytes()
     home.settle(challenge, blobs)
     return challenge

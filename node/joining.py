@@ -1,37 +1,50 @@
-"""The first minutes of a node that knows nothing but a peer's address: it fetches the swarm by digest.
+"""The first minutes of a node that knows nothing but addresses of peers: it fetches the swarm by digest.
 
-The peer is trusted for one thing only, which challenge this is; everything else is checked against digests that
-follow from it. Whoever needs to be sure of the challenge compares the digest that this prints.
+Everything is checked against digests that follow from the challenge's. That one an invitation names (invite.py); where
+only an address is given, the peer there is believed which challenge this is, and nothing else.
+
+A part that one peer cannot give comes from the next. A corpus goes to its file block by block, and a connection that
+breaks costs no more than the block that it broke in.
 """
 
 from collections.abc import Callable, Sequence
 
 import trio
 
-from gossip.errors import GossipError, NotThere
-from gossip.limits import BLOB_BYTES_MAX, REDIAL_S_MAX, REDIAL_S_MIN
-from gossip.protocols import fetch_blob, fetch_status
+from gossip.blobs import Download, fetch_blob, part_of
+from gossip.errors import GossipError, NotThere, OtherSwarm
+from gossip.limits import BLOB_BYTES_MAX, BLOB_FILE_BYTES_MAX, REDIAL_S_MAX, REDIAL_S_MIN
+from gossip.protocols import fetch_status
 from gossip.transport import Transport
+from ledger.blobs import BLOB_BYTES_MAX as LEDGER_BLOB_BYTES_MAX
 from node.errors import UserError
 from node.home import Home
-from trainer.challenge import CHALLENGE_BYTES_MAX, ChallengeError, from_canonical
-from trainer.corpus import CorpusError
+from trainer.challenge import CHALLENGE_BYTES_MAX, Challenge, ChallengeError, CorpusRef, from_canonical
+from trainer.corpus import CorpusError, Progress, packed_bytes_max, silent
 from trainer.tokens import TokenizerError
 
 
 async def fetch_challenge(
-    transport: Transport, home: Home, addresses: Sequence[str], report: Callable[[str], None]
+    transport: Transport,
+    home: Home,
+    addresses: Sequence[str],
+    report: Callable[[str], None],
+    *,
+    invited_to: str | None = None,
+    progress: Progress = silent,
 ) -> None:
-    """Fetch challenge, corpus and baselines from the first peer that has them, and settle in `home`.
+    """Fetch challenge, corpus and baselines from the peers that have them, and settle in `home`.
 
-    Goes round the addresses until one answers, for ever, saying why each fails. Raises `BadAddress` for one that
-    can never work, `UserError` for a corpus that has to be brought by hand.
+    `invited_to` is the digest that the challenge must have, if it is known. Goes round the addresses until it has
+    everything, for ever, saying why each fails. Raises `BadAddress` for one that can never work, `UserError` for a
+    corpus that has to be brought by hand.
     """
+    joiner = _Joiner(transport, home, report, progress, invited_to)
     backoff_s = REDIAL_S_MIN
     while True:
         for address in addresses:
             try:
-                await _fetch_from(transport, home, await transport.connect(address), report)
+                await joiner.fetch_from(await transport.connect(address))
             except (GossipError, ChallengeError, CorpusError, TokenizerError) as error:
                 report(f"cannot join through {address}: {error}")
             else:
@@ -41,26 +54,80 @@ async def fetch_challenge(
         backoff_s = min(2 * backoff_s, REDIAL_S_MAX)
 
 
-async def _fetch_from(transport: Transport, home: Home, peer: str, report: Callable[[str], None]) -> None:
-    status = await fetch_status(transport, peer)
-    if status.challenge is None:
-        raise NotThere("that node has no challenge itself yet")
-    challenge = from_canonical(await fetch_blob(transport, peer, status.challenge, CHALLENGE_BYTES_MAX))
-    report(f"joining challenge {challenge.name} {challenge.digest()[:12]} of {challenge.founder[-8:]}")
-    blobs: dict[str, bytes] = {}
-    wanted = {track.baseline: f"baseline of {name}" for name, track in challenge.tracks.items()}
-    if challenge.tokenizer != "bytes":
-        wanted[challenge.tokenizer.digest] = "tokenizer"
-    own_copy = home.corpus_file(challenge.corpus.digest)
-    if not own_copy.exists():
-        if challenge.corpus.bytes > BLOB_BYTES_MAX:
+class _Joiner:
+    """What has been fetched so far, from whomever."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        home: Home,
+        report: Callable[[str], None],
+        progress: Progress,
+        invited_to: str | None,
+    ) -> None:
+        self._transport, self._home, self._invited_to = transport, home, invited_to
+        self._report, self._progress = report, progress
+        self._challenge: Challenge | None = None
+        self._blobs: dict[str, bytes] = {}
+        self._corpus: Download | None = None
+
+    async def fetch_from(self, peer: str) -> None:
+        """Fetch what is lacking from a connected peer. When this returns, the home is settled."""
+        named = (await fetch_status(self._transport, peer)).challenge
+        if named is None:
+            raise NotThere("that node has no challenge itself yet")
+        if self._invited_to not in (None, named):
+            raise OtherSwarm(f"that node works on challenge {named}, and the invitation is to {self._invited_to}")
+        if self._challenge is None or self._challenge.digest() != named:
+            await self._begin(peer, named)
+        challenge = self._challenge
+        assert challenge is not None, "just begun"
+        for digest, what in _small_parts(challenge).items():
+            if digest not in self._blobs:
+                self._blobs[digest] = await fetch_blob(self._transport, peer, digest, BLOB_BYTES_MAX)
+                self._report(f"fetched the {what}")
+        await self._fetch_corpus(peer, challenge.corpus)
+        await trio.to_thread.run_sync(self._settle, challenge)
+
+    async def _begin(self, peer: str, digest: str) -> None:
+        """Start on a challenge; what was fetched of another is dropped, so that no peer makes us hoard."""
+        challenge = from_canonical(await fetch_blob(self._transport, peer, digest, CHALLENGE_BYTES_MAX))
+        self._report(f"joining challenge {challenge.name} {digest[:12]} of {challenge.founder[-8:]}")
+        self._challenge, self._blobs, self._corpus = challenge, {}, None
+        kept = part_of(self._home.corpus_file(challenge.corpus.digest))
+        for part in self._home.corpora.glob(f"*{kept.suffix}"):
+            if part != kept:
+                part.unlink()
+
+    async def _fetch_corpus(self, peer: str, corpus: CorpusRef) -> None:
+        path = self._home.corpus_file(corpus.digest)
+        if path.exists():  # brought by hand, or by a former try
+            return
+        if corpus.bytes > BLOB_FILE_BYTES_MAX:
             raise UserError(
-                f"the corpus of challenge {challenge.name} has {challenge.corpus.bytes} bytes, and peers can pass on "
-                f"{BLOB_BYTES_MAX} for now. Copy the file corpus/{challenge.corpus.digest} from the founder's home to "
-                f"{own_copy}, and start again."
+                f"the corpus has {corpus.bytes} bytes, and peers pass on {BLOB_FILE_BYTES_MAX}. Copy the file "
+                f"corpus/{corpus.digest} from the founder's home to {path}, and start again."
             )
-        wanted[challenge.corpus.digest] = f"corpus, {challenge.corpus.bytes / 1e6:.1f} MB of text"
-    for digest, what in wanted.items():
-        blobs[digest] = await fetch_blob(transport, peer, digest, BLOB_BYTES_MAX)
-        report(f"fetched the {what}")
-    home.settle(challenge, blobs)
+        if self._corpus is None:
+            what = f"corpus {corpus.digest[:12]}"
+            size_max = min(BLOB_FILE_BYTES_MAX, packed_bytes_max(corpus.bytes, corpus.documents))
+            self._corpus = Download(
+                path, corpus.digest, size_max, lambda done, total: self._progress(what, done, total)
+            )
+        self._report(f"fetching the corpus, {corpus.bytes / 1e6:.1f} MB of text, from {peer[-8:]}")
+        await self._corpus.from_peer(self._transport, peer)
+        self._report("fetched the corpus")
+
+    def _settle(self, challenge: Challenge) -> None:
+        path = self._home.corpus_file(challenge.corpus.digest)
+        small = path.stat().st_size <= LEDGER_BLOB_BYTES_MAX
+        corpus = {challenge.corpus.digest: path.read_bytes()} if small else {}
+        self._home.settle(challenge, self._blobs | corpus)
+
+
+def _small_parts(challenge: Challenge) -> dict[str, str]:
+    """Digest to what it is, of all but the corpus."""
+    parts = {track.baseline: f"baseline of {name}" for name, track in challenge.tracks.items()}
+    if challenge.tokenizer != "bytes":
+        parts[challenge.tokenizer.digest] = "tokenizer"
+    return parts

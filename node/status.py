@@ -16,6 +16,7 @@ class NodeStatus(Struct, kw_only=True):
     listen: str = ""  # where it was asked to listen, with the port that it got
     addresses: list[str] = []  # where others can dial it
     peers: list[str] = []  # connected now
+    network: dict[str, float] = {}  # counters and gauges of gossip/metrics.py
     activity: str = "starting"
     trials: int = 0  # run since the start
     waiting: dict[str, str] = {}  # discoveries of others that wait or were rejected, and why

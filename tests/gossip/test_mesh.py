@@ -11,13 +11,25 @@ import trio
 from loopback import CHALLENGE, PATIENCE_S, Node
 
 from gossip import limits
-from gossip.errors import GossipError, NotThere, OtherSwarm, PeerFault, StreamBroken
+from gossip.errors import GossipError, NotThere, PeerFault, StreamBroken
 from gossip.events import Kind
-from gossip.exchange import digest
+from gossip.exchange import Compare, Compared, Page, digest
 from gossip.mesh import fetch_blob, fetch_status
 from gossip.protocols import topic_of
 from gossip.transport import Stream
-from gossip.wire import BLOB, PROTOCOL, STATUS, SYNC, BlobReply, BlobRequest, Status, SyncReply, encode, receive
+from gossip.wire import (
+    BLOB,
+    PROTOCOL,
+    STATUS,
+    SYNC,
+    BlobReply,
+    BlobRequest,
+    Status,
+    SyncReply,
+    SyncRequest,
+    encode,
+    receive,
+)
 
 MakeNode = Callable[..., Node]
 NEVER_S = 3600.0
@@ -44,7 +56,7 @@ async def answering(node: Node, replies: dict[str, bytes]) -> None:
 
 
 OURS = encode(Status(PROTOCOL, CHALLENGE, "liar", ()))
-NOTHING = encode(SyncReply(False, (), False))
+NOTHING = encode(SyncReply(Compared(b"?" * 16, ())))
 
 
 async def test_a_late_joiner_knowing_one_address_gets_everything(make_node: MakeNode) -> None:
@@ -129,15 +141,6 @@ async def test_a_peer_of_another_challenge_is_reported_and_not_synced(make_node:
     assert not ours.watch.of(Kind.PEER_STATUS)
 
 
-async def test_a_peer_of_another_protocol_version_is_reported(make_node: MakeNode) -> None:
-    ours, theirs = await make_node().start(), await make_node().start(mesh=False)
-    await answering(theirs, {STATUS: encode(Status(PROTOCOL + 1, CHALLENGE, "newer", ()))})
-    await ours.transport.connect(theirs.address)
-    assert "protocol 2" in (await ours.watch.event(Kind.OTHER_SWARM, theirs.id)).detail
-    with pytest.raises(OtherSwarm, match="same version"):
-        await fetch_status(ours.transport, theirs.id)
-
-
 async def test_wrong_bytes_for_a_digest_are_refused(make_node: MakeNode) -> None:
     node, liar = await make_node().start(), await make_node().start(mesh=False)
     await node.transport.connect(liar.address)
@@ -169,14 +172,25 @@ async def test_a_mesh_keeps_no_wrong_blob(make_node: MakeNode) -> None:
     assert not node.store.blobs.has(hashlib.sha256(b"wrong").hexdigest())
 
 
+def serving(node: Node, page: Page) -> None:
+    """Make `node` say that it has everything, and answer all that it is asked for with one page."""
+
+    async def answer(stream: Stream) -> None:
+        question = (await receive(stream, SyncRequest, limits.REQUEST_BYTES_MAX)).question
+        lacking = Compared(b"?" * 16, (0,))
+        await stream.write(encode(SyncReply(lacking if isinstance(question, Compare) else page)))
+        await stream.finish()
+
+    node.transport.handle(SYNC, answer)
+
+
 @pytest.mark.parametrize("challenge", [CHALLENGE, "d" * 64])
 async def test_pages_of_a_liar_are_refused(make_node: MakeNode, challenge: str) -> None:
     node, liar, author = await make_node().start(), await make_node().start(mesh=False), make_node(challenge=challenge)
-    if challenge == CHALLENGE:
-        reply = SyncReply(False, (), more=True)  # would be asked for ever
-    else:
-        reply = SyncReply(False, (author.state().envelope,), more=False)
-    await answering(liar, {STATUS: OURS, SYNC: encode(reply)})
+    endless, foreign = Page((), (), more=True), Page((author.state().envelope,), (), more=False)
+    page = endless if challenge == CHALLENGE else foreign
+    await answering(liar, {STATUS: OURS})
+    serving(liar, page)
     await node.transport.connect(liar.address)
     await node.watch.event(Kind.PEER_FAULT, liar.id)
     assert node.store.heads() == {}
@@ -195,7 +209,7 @@ async def test_a_peer_that_was_at_fault_is_asked_again_when_it_returns(make_node
     await node.watch.until(lambda: same(node, other))
 
 
-async def test_a_second_history_stops_its_feed_and_no_other(make_node: MakeNode) -> None:
+async def test_a_second_history_bans_its_author_and_stops_no_other_feed(make_node: MakeNode) -> None:
     """An author signed two histories. The peer that holds the other one gets its own third feed through."""
     one, two, twin = make_node(), make_node(), make_node()
     twin.author = type(twin.author)(twin.store, one.key)
@@ -208,7 +222,7 @@ async def test_a_second_history_stops_its_feed_and_no_other(make_node: MakeNode)
     await one.start()
     await two.start()
     one.transport.keep_connected(two.address)
-    await one.watch.event(Kind.FEED_REFUSED, two.id)
+    await one.watch.event(Kind.EQUIVOCATION, two.id)
     await one.watch.until(lambda: one.store.head(two.id, "main") is not None)
     head = one.store.head(one.id, "main")
     assert head is not None

@@ -9,7 +9,7 @@ from loopback import CHALLENGE, statement
 
 from gossip.limits import MESSAGE_BYTES_MAX
 from gossip.screen import Verdict, screen
-from ledger.envelope import Envelope, Signature, peer_id, seal
+from ledger.envelope import Envelope, Signature, pae, peer_id, seal
 from ledger.feed import next_entry
 from ledger.predicates import Feed
 from ledger.statements import encode
@@ -32,6 +32,22 @@ def resigned_by(key: Ed25519PrivateKey) -> bytes:
     return msgspec.msgpack.encode(Envelope(OPENED.payloadType, OPENED.payload, (signature,)))
 
 
+def reordered() -> bytes:
+    fields = msgspec.msgpack.decode(GOOD)
+    return msgspec.msgpack.encode({name: fields[name] for name in reversed(fields)})
+
+
+def newer(protocol: int) -> bytes:
+    payload = OPENED.payload.replace(b'"protocol":1', b'"protocol":%d' % protocol)
+    signature = Signature(keyid=peer_id(KEY.public_key()), sig=KEY.sign(pae(OPENED.payloadType, payload)))
+    return msgspec.msgpack.encode(Envelope(OPENED.payloadType, payload, (signature,)))
+
+
+def test_what_is_too_new_is_nobodys_fault() -> None:
+    assert screen(newer(2), CHALLENGE).verdict is Verdict.ACCEPT
+    assert screen(newer(3), CHALLENGE).verdict is Verdict.IGNORE
+
+
 def test_a_good_entry_is_accepted_and_opened() -> None:
     screened = screen(GOOD, CHALLENGE)
     assert screened.verdict is Verdict.ACCEPT
@@ -50,6 +66,8 @@ def test_a_good_entry_is_accepted_and_opened() -> None:
         (msgspec.msgpack.encode(Envelope(OPENED.payloadType, OPENED.payload, ())), "0 signatures"),
         (msgspec.msgpack.encode(Envelope("text/plain", OPENED.payload, OPENED.signatures)), "payload type"),
         (envelope(challenge="d" * 64), "challenge"),
+        (b"\xde\x00\x03" + GOOD[1:], "standard form"),  # the same map, with its length in 16 bits
+        (reordered(), "standard form"),
     ],
 )
 def test_provably_bad_messages_are_rejected(message: bytes, reason: str) -> None:

@@ -117,10 +117,11 @@ def test_groups_that_were_not_made_by_the_rule_show(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if 64 KiB were the most that peers can pass on."""
-    for module in (home_module, corpora):
-        monkeypatch.setattr(module, "SHARED_BYTES_MAX", 2**16)
-    monkeypatch.setattr(joining, "BLOB_BYTES_MAX", 2**16)
+    """As if 64 KiB were the most that a ledger holds and peers pass on."""
+    monkeypatch.setattr(home_module, "BLOB_BYTES_MAX", 2**16)
+    monkeypatch.setattr(corpora, "SHARED_BYTES_MAX", 2**16)
+    for limit in ("BLOB_FILE_BYTES_MAX", "LEDGER_BLOB_BYTES_MAX"):
+        monkeypatch.setattr(joining, limit, 2**16)
 
 
 async def test_a_corpus_too_large_for_peers_is_used_here_and_brought_to_others_by_hand(

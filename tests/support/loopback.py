@@ -1,7 +1,8 @@
-"""Real nodes on loopback: one transport, ledger and mesh each, in the test's own event loop."""
+"""Whole nodes, one transport, ledger and mesh each, in the test's own event loop: on loopback, or over simnet."""
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -9,8 +10,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from gossip.events import Event, Kind
 from gossip.libp2p_transport import Libp2pTransport
 from gossip.mesh import Mesh
+from gossip.simnet import Network, SimTransport
 from ledger.author import Author
-from ledger.envelope import Signed
+from ledger.envelope import Signed, peer_id
 from ledger.predicates import (
     Adoption,
     Comparison,
@@ -96,8 +98,17 @@ class Watch:
 class Node:
     """A node whose parts a test can reach. `start` may be called again after `stop`: same key, ledger and port."""
 
-    def __init__(self, nursery: trio.Nursery, news: News, folder: Path, challenge: str, sync_interval_s: float) -> None:
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        news: News,
+        folder: Path,
+        challenge: str,
+        sync_interval_s: float,
+        make_transport: Callable[[Ed25519PrivateKey, str], Any] = Libp2pTransport,
+    ) -> None:
         folder.mkdir()
+        self._make_transport = make_transport
         self._nursery, self._news = nursery, news
         self._challenge, self._interval_s = challenge, sync_interval_s
         self.key = Ed25519PrivateKey.generate()
@@ -107,7 +118,7 @@ class Node:
 
     async def start(self, *, mesh: bool = True) -> "Node":
         self.watch = Watch(self._news)
-        self.transport = Libp2pTransport(self.key, self.listen)
+        self.transport = self._make_transport(self.key, self.listen)
         self.mesh = Mesh(
             self.transport, self.store, self._challenge, self.watch.observe, self.watch.on_new,
             sync_interval_s=self._interval_s,
@@ -150,3 +161,19 @@ class Node:
                 entry=entry, track="cpu", parent=before, hypothesis="?", proposer="test", comparison=NO_PAIRS
             ),
         )  # fmt: skip
+
+
+def sim_nodes(
+    nursery: trio.Nursery, folder: Path, network: Network, *, sync_interval_s: float = 5.0
+) -> Callable[[], Node]:
+    """Makes nodes over a network in memory. The test needs a `MockClock` that jumps."""
+    news = News()
+
+    def make_transport(key: Ed25519PrivateKey, listen: str) -> SimTransport:
+        return SimTransport(network, peer_id(key.public_key()), listen)
+
+    def make() -> Node:
+        place = folder / str(len(list(folder.iterdir())))
+        return Node(nursery, news, place, CHALLENGE, sync_interval_s, make_transport)
+
+    return make

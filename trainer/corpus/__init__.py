@@ -23,6 +23,7 @@ from trainer.corpus.documents import (
     SHARED_BYTES_MAX,
     Corpus,
     Document,
+    packed_bytes_max,
 )
 from trainer.corpus.errors import CorpusError
 from trainer.corpus.prepare import Prepared, prepare
@@ -48,6 +49,7 @@ __all__ = [
     "Progress",
     "divide",
     "from_paths",
+    "packed_bytes_max",
     "prepare",
     "silent",
     "split",

@@ -33,7 +33,7 @@ from trainer.corpus import similarity
 from trainer.corpus.errors import CorpusError
 
 CORPUS_BYTES_MAX = 64 * 2**30  # of text, without names and packing
-SHARED_BYTES_MAX = 64 * 2**20  # of the packed form: what a blob of the ledger, and so a peer, can hold for now
+SHARED_BYTES_MAX = 8 * 2**30  # of the packed form: what peers pass on; 11 minutes at 100 Mbit/s
 DOCUMENTS_MAX = 2**24  # an open corpus takes about 60 bytes of memory for each
 DOCUMENT_BYTES_MAX = 2**20
 NAME_CHARACTERS_MAX = 500
@@ -176,6 +176,11 @@ def write_packed(documents: Iterable[Document], out: BinaryIO, scratch: BinaryIO
     signatures = np.memmap(scratch, dtype=np.uint16, mode="r", shape=(count, similarity.BINS))
     write(_END, _packed_groups(similarity.groups(signatures)))
     return Written(digest.hexdigest(), count, text_bytes, packed_bytes)
+
+
+def packed_bytes_max(text_bytes: int, documents: int) -> int:
+    """The most bytes that a corpus of this size can take in any packed form: a bound for what a peer may send."""
+    return text_bytes + documents * (4 * NAME_CHARACTERS_MAX + 32) + 64
 
 
 def too_much(where: object) -> CorpusError:
