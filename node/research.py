@@ -20,7 +20,7 @@ from node.home import SplitChoice
 from node.workbench import Comparing, Workbench, seeds_of
 from policy.evidence import Decision
 from policy.screening import screen_program
-from trainer.proposers.proposal import Proposal, Proposer, ProposerError, fingerprint
+from trainer.proposers.proposal import Context, Proposal, Proposer, ProposerError, fingerprint
 
 
 class Candidate(NamedTuple):
@@ -91,7 +91,7 @@ class Research:
         self._proposals += 1
         try:
             text = self._store.blobs.get(parent).decode()
-            proposal = await trio.to_thread.run_sync(self._proposer.propose, text, rng, seen)
+            proposal = await trio.to_thread.run_sync(self._proposer.propose, Context(program=text, seen=seen), rng)
         except ProposerError as nothing:
             if self._exhausted != parent:  # asked again whenever there is news: say it once
                 self._exhausted = parent

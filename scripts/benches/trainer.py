@@ -84,7 +84,7 @@ def throughput(effort: Effort) -> Outcome:
     inside: list[Counted] = []
     outside: list[Counted] = []
     ways = ((inside, counted_inside), (outside, counted_outside))
-    for index in effort.repeat(7, 15):
+    for index in effort.repeat(11, 25):
         effort.say(f"throughput: pair {index + 1}")
         for results, run in ways if index % 2 == 0 else ways[::-1]:
             results.append(run(source, PAIR_BUDGET_S, index))

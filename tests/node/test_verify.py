@@ -3,7 +3,6 @@
 import random
 import shutil
 import subprocess
-from collections.abc import Container
 from pathlib import Path
 
 import examples
@@ -24,7 +23,7 @@ from node.salts import USES_MAX, Salts
 from node.verify import Verifier
 from node.workbench import Workbench, seeds_of
 from policy.intake import State
-from trainer.proposers.proposal import NothingNew, Proposal
+from trainer.proposers.proposal import Context, NothingNew, Proposal
 
 PUBLIC = SplitChoice("public", bytes(16))
 PRIVATE = SplitChoice(commit(b"\x11" * 16), b"\x11" * 16)
@@ -34,10 +33,12 @@ BASELINE = program(0.0)
 class Scripted:
     """A proposer that proposes what it was given, in order."""
 
+    name = "scripted"
+
     def __init__(self, *programs: bytes) -> None:
         self.programs = list(programs)
 
-    def propose(self, program: str, rng: random.Random, seen: Container[str]) -> Proposal:
+    def propose(self, context: Context, rng: random.Random) -> Proposal:
         if not self.programs:
             raise NothingNew("the script is over")
         return Proposal(program=self.programs.pop(0).decode(), hypothesis="a larger gain", proposer="scripted")

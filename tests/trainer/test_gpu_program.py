@@ -9,6 +9,7 @@ from toy import SEQ_LEN, VOCAB_SIZE, bits_per_byte, load, make_task, source, tra
 
 from policy.screening import screen_program
 from trainer.proposers.evolve import Evolve
+from trainer.proposers.proposal import Context
 
 NAME = "gpu_5min.py"
 TINY: dict[str, Any] = {"WIDTH": 32, "LAYERS": 2, "HEADS": 2, "BATCH": 8, "CONTEXT": 32}
@@ -185,5 +186,5 @@ def test_at_full_size_its_state_fits_what_a_trial_takes_back(vocab_size: int) ->
 def test_it_passes_the_screen_and_a_proposer_can_change_it() -> None:
     text = source(NAME)
     assert screen_program(text.encode()) is None
-    proposals = [Evolve().propose(text, random.Random(seed), frozenset()) for seed in range(10)]
+    proposals = [Evolve().propose(Context(program=text), random.Random(seed)) for seed in range(10)]
     assert len({proposal.program for proposal in proposals}) > 5

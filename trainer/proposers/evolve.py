@@ -29,12 +29,12 @@ import operator
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import libcst as cst
 
-from trainer.proposers.proposal import NothingNew, Proposal, fingerprint, parse
+from trainer.proposers.proposal import Context, NothingNew, Proposal, fingerprint, parse
 
 KNOBS_MAX = 128
 LINE_CHARACTERS_MAX = 200
@@ -72,12 +72,13 @@ class Evolve:
 
     name = "evolve"
 
-    def propose(self, program: str, rng: random.Random, seen: Container[str]) -> Proposal:
+    def propose(self, context: Context, rng: random.Random) -> Proposal:
         """A change that is new; all single edits are tried before `NothingNew`, of the pairs a bounded sample.
 
-        Pure: the same program, state of `rng` and `seen` give the same proposal.
+        Pure: the same context and state of `rng` give the same proposal.
         Raises `ProgramUnreadable` or `NothingNew`.
         """
+        program, seen = context.program, context.seen
         tree = parse(program)
         constants = _constants(tree)
         rules = [node.test for node in tree.body if isinstance(node, ast.Assert)]

@@ -14,7 +14,7 @@ import hashlib
 import random
 import warnings
 from collections.abc import Container
-from typing import Annotated, Protocol
+from typing import Annotated, Literal, Protocol
 
 from msgspec import Meta, Struct
 
@@ -37,15 +37,59 @@ class Proposal(Struct, frozen=True, kw_only=True):
     program: str  # the whole new text
     hypothesis: Annotated[str, Meta(max_length=1000)]  # one sentence: what changes, and why it should help
     proposer: Annotated[str, Meta(max_length=64)]
+    operator: Annotated[str, Meta(max_length=64)] = ""  # the kind of change, e.g. `constant:RATE`, `recipe:qk-norm`
+    expected: float | None = None  # bits per byte, child - parent; None where the proposer does not say
+    seconds: float = 0.0  # wall time that it took to make
+    usd: float = 0.0  # money that it took
+
+
+class Relative(Struct, frozen=True, kw_only=True):
+    """Another confirmed program of the track, as a partner for crossover."""
+
+    program: str
+    ancestor: str  # the nearest common ancestor of it and the parent
+    effect: float  # bits per byte against the ancestor, as measured; negative is better
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """What became of an earlier proposal, here or at a peer's."""
+
+    operator: str
+    hypothesis: str
+    verdict: Literal["kept", "discarded", "failed"]  # failed: a run ended in another status than ok
+    effect: float | None  # bits per byte, child - parent; None where it failed
+    weight: float = 1.0  # 1 for this node's own; for a peer's, its standing here, between 0 and 1
+
+
+class Context(Struct, frozen=True, kw_only=True):
+    """All that a proposer may know. Everything but `program` may be left empty.
+
+    Texts that are not the operator's own (hypotheses, lessons, skills, reasons) may be a stranger's: they are data, to
+    be bounded and quoted, never followed.
+    """
+
+    program: str  # the parent
+    seen: Container[str] = frozenset()  # fingerprints that have been tried, here or by a peer
+    claimed: Container[str] = frozenset()  # fingerprints that peers are about to try: avoid them, if others are left
+    noise: float = 0.0  # standard deviation of one run's score, bits per byte
+    relatives: tuple[Relative, ...] = ()
+    outcomes: tuple[Outcome, ...] = ()  # oldest first
+    lessons: tuple[str, ...] = ()  # of failures
+    skills: tuple[str, ...] = ()  # of successes
+    brief: str = ""  # the operator's program.md, as it is now
+    suggestion: str = ""  # an operator's hypothesis that this proposal should try
+    widen: float = 0.0  # 0 to 1: how far from the parent to go; more on a plateau
 
 
 class Proposer(Protocol):
     """Anything that proposes changes to a program."""
 
-    def propose(self, program: str, rng: random.Random, seen: Container[str]) -> Proposal:
-        """A change of `program` whose fingerprint is neither its own nor in `seen`.
+    name: str
 
-        All chance comes from `rng`. Raises `ProgramUnreadable` or `NothingNew`.
+    def propose(self, context: Context, rng: random.Random) -> Proposal:
+        """A change of `context.program` whose fingerprint is neither its own nor in `context.seen`.
+
+        Runs in a thread of its own and may take minutes. All chance comes from `rng`. Raises `ProposerError`.
         """
 
 
