@@ -49,20 +49,21 @@ class Author:
 
         Raises `BadStatement` for what others would refuse.
         """
-        return self._append(self.feed(kind), subject, body)
+        with self._store.batch():  # from reading the head on: another process with this key has to wait
+            return self._append(self.feed(kind), subject, body)
 
     def _append(self, feed: str, subject: str, body: Callable[[Entry], OwnBody]) -> Signed:
-        with self._store.batch():  # from reading the head on: another process with this key has to wait
-            entry = next_entry(
-                self._store.head(self.id, feed),
-                clock=self._store.clock(),
-                challenge=self._store.challenge,
-                author=self.id,
-                feed=feed,
-                recorded_at=self._now(),
-            )
-            signed = seal(self._key, write(subject, body(entry)))
-            self._store.add(signed)
+        """Within a batch of the caller."""
+        entry = next_entry(
+            self._store.head(self.id, feed),
+            clock=self._store.clock(),
+            challenge=self._store.challenge,
+            author=self.id,
+            feed=feed,
+            recorded_at=self._now(),
+        )
+        signed = seal(self._key, write(subject, body(entry)))
+        self._store.add(signed)
         return signed
 
     def checkpoint(self, feed: str) -> Signed:
@@ -79,25 +80,28 @@ class Author:
 
     def revoke(self, reason: str, successor: Successor | None = None) -> Signed:
         """Declare one's key void from here on; what was stated so far holds."""
-        own = self.feed("main")
-        heads = tuple(head for head in self._heads() if head.feed != own)
+        with self._store.batch():  # what another process with this key states meanwhile would not be vouched for
+            own = self.feed("main")
+            heads = tuple(head for head in self._heads() if head.feed != own)
 
-        def body(entry: Entry) -> Revocation:
-            return Revocation(entry=entry, reason=reason, heads=heads, successor=successor)
+            def body(entry: Entry) -> Revocation:
+                return Revocation(entry=entry, reason=reason, heads=heads, successor=successor)
 
-        return self.append("main", self._key_digest, body)
+            return self._append(own, self._key_digest, body)
 
     def reset(self, reason: str, *, number: int | None = None) -> Signed:
         """Begin new feeds, because the end of the old ones may be lost.
 
         `number` tells the incarnation from all earlier ones, also from those that were lost: by default it is the time.
         """
-        known = self._heads()
+        with self._store.batch():
+            known = self._heads()
 
-        def body(entry: Entry) -> FeedReset:
-            return FeedReset(entry=entry, reason=reason, known=known)
+            def body(entry: Entry) -> FeedReset:
+                return FeedReset(entry=entry, reason=reason, known=known)
 
-        return self._append(f"main.{int(time.time()) if number is None else number}", self._key_digest, body)
+            feed = f"main.{int(time.time()) if number is None else number}"
+            return self._append(feed, self._key_digest, body)
 
     def _heads(self) -> tuple[FeedHead, ...]:
         heads = ((feed, self._store.head(self.id, feed)) for feed in self._store.feeds(self.id))

@@ -59,7 +59,7 @@ class Blobs:
         return data
 
     def missing(self, limit: int) -> list[str]:
-        """Digests of programs that discoveries name and that are not here, at most `limit`.
+        """Digests of what discoveries and amendments name and that is not here, at most `limit`.
 
         Authors take turns, so that one who names thousands that nobody has does not hide the others'.
         """
@@ -68,6 +68,7 @@ class Blobs:
                 SELECT program, row_number() OVER (PARTITION BY author ORDER BY place) AS turn FROM (
                     SELECT child AS program, author, rowid AS place FROM discoveries
                     UNION ALL SELECT parent, author, rowid FROM discoveries
+                    UNION ALL SELECT constitution, author, rowid FROM amendments
                 ) WHERE program NOT IN (SELECT digest FROM blobs)
             ) GROUP BY program ORDER BY min(turn) LIMIT ?"""
         return [row[0] for row in self._db.execute(sql, (limit,))]

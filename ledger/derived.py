@@ -18,6 +18,7 @@ from ledger.predicates import (
     Discovery,
     Gate,
     Hardware,
+    Lesson,
     Retraction,
     Revocation,
     Skill,
@@ -39,7 +40,10 @@ TABLES = (
     "revocations",
     "entry_text",
 )
-"""All derived tables; `feeds` has the last entry of each feed, the others a row for some entries."""
+"""All derived tables; `feeds` has the last entry of each feed, the others a row for some entries.
+
+`trials` is a view: its rows are kept in `trial_results`, without what `entries` has of them.
+"""
 
 
 class Row(NamedTuple):
@@ -61,6 +65,7 @@ def derive(signed: Signed) -> list[Row]:
         case Discovery():
             own |= {"track": body.track, "parent": body.parent, "child": subject}
             own |= {"hypothesis": body.hypothesis, "proposer": body.proposer} | _measured(body.comparison)
+            own |= {"source": body.source}
             return [Row("discoveries", own), _text(signed, body.hypothesis)]
         case Attestation():
             own |= {"discovery": body.discovery, "verdict": body.verdict, "reason": body.reason}
@@ -74,10 +79,13 @@ def derive(signed: Signed) -> list[Row]:
             return [Row("retractions", own), _text(signed, body.reason)]
         case Claim():
             own |= {"track": body.track, "program": subject, "parent": body.parent, "hypothesis": body.hypothesis}
+            own |= {"operator": body.operator, "source": body.source}
             return [Row("claims", own), _text(signed, body.hypothesis)]
         case Skill():
             own |= {"title": body.title, "text": body.text, "replaces": body.replaces, "retired": int(body.retired)}
             return [Row("skills", own), _text(signed, f"{body.title}\n{body.text}")]
+        case Lesson():
+            return [_text(signed, f"{body.failure}\n{body.change}")]
         case Gate():
             own |= {"previous": body.previous, "state": body.state, "commanded": int(body.commanded)}
             return [Row("gates", own | {"reason": body.reason}), _text(signed, body.reason)]

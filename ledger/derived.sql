@@ -1,4 +1,4 @@
--- Derived from the envelopes alone (derived.py), and made anew whenever this file changes: version 2.
+-- Derived from the envelopes alone (derived.py), and made anew whenever this file changes: version 3.
 
 CREATE TABLE feeds (                        -- the last entry of each, which every sync asks for
     author TEXT NOT NULL,
@@ -9,10 +9,8 @@ CREATE TABLE feeds (                        -- the last entry of each, which eve
     PRIMARY KEY (author, feed)
 ) STRICT;
 
-CREATE TABLE trials (
-    id TEXT PRIMARY KEY REFERENCES entries (id),
-    author TEXT NOT NULL,
-    program TEXT NOT NULL,
+CREATE TABLE trial_results (                -- of nearly all entries; what `entries` has of a trial is not said twice
+    entry INTEGER PRIMARY KEY REFERENCES entries (number),
     track TEXT NOT NULL,
     seed INTEGER NOT NULL,
     split TEXT NOT NULL,
@@ -23,8 +21,12 @@ CREATE TABLE trials (
     program_lines INTEGER NOT NULL,
     hardware TEXT NOT NULL                  -- the GPU, or else the CPU
 ) STRICT;
-CREATE INDEX trials_by_program ON trials (program);
-CREATE INDEX trials_by_status ON trials (status);
+CREATE INDEX trial_results_by_status ON trial_results (status);
+
+CREATE VIEW trials AS                       -- each with its id, author and program
+SELECT e.id, e.author, e.subject AS program, t.track, t.seed, t.split, t.status, t.val_bpb, t.budget_used_s,
+    t.peak_memory_bytes, t.program_lines, t.hardware
+FROM trial_results AS t JOIN entries AS e ON e.number = t.entry;
 
 CREATE TABLE discoveries (
     id TEXT PRIMARY KEY REFERENCES entries (id),
@@ -38,8 +40,10 @@ CREATE TABLE discoveries (
     mean REAL NOT NULL,                     -- bits per byte, child - parent, with the 95 % interval
     low REAL NOT NULL,
     high REAL NOT NULL,
-    trial TEXT                              -- the child's first: where it ran; may arrive later
+    trial TEXT,                             -- the child's first: where it ran; may arrive later
+    source TEXT                             -- the discovery in another track that it came from, if any
 ) STRICT;
+CREATE INDEX discoveries_by_source ON discoveries (source) WHERE source IS NOT NULL;
 CREATE INDEX discoveries_by_child ON discoveries (child);
 CREATE INDEX discoveries_by_parent ON discoveries (parent);
 CREATE INDEX discoveries_by_effect ON discoveries (track, mean);
@@ -87,9 +91,12 @@ CREATE TABLE claims (
     track TEXT NOT NULL,
     program TEXT NOT NULL,
     parent TEXT NOT NULL,
-    hypothesis TEXT NOT NULL
+    hypothesis TEXT NOT NULL,
+    operator TEXT NOT NULL,                 -- the kind of change; empty where it was not said
+    source TEXT                             -- as of a discovery
 ) STRICT;
 CREATE INDEX claims_by_program ON claims (program);
+CREATE INDEX claims_by_source ON claims (source) WHERE source IS NOT NULL;
 
 CREATE TABLE skills (
     id TEXT PRIMARY KEY REFERENCES entries (id),
@@ -151,10 +158,11 @@ FROM discoveries AS d JOIN entries AS e USING (id);
 
 CREATE VIEW effects AS                      -- every effect that anybody measured of a discovery, and on what
 SELECT d.id AS discovery, d.author, 'claimed' AS verdict, d.pairs, d.mean, d.low, d.high, t.hardware
-FROM discoveries AS d LEFT JOIN trials AS t ON t.id = d.trial
+FROM discoveries AS d LEFT JOIN entries AS e ON e.id = d.trial LEFT JOIN trial_results AS t ON t.entry = e.number
 UNION ALL
 SELECT a.discovery, a.author, a.verdict, a.pairs, a.mean, a.low, a.high, t.hardware
-FROM attestations AS a LEFT JOIN trials AS t ON t.id = a.trial WHERE a.mean IS NOT NULL;
+FROM attestations AS a LEFT JOIN entries AS e ON e.id = a.trial LEFT JOIN trial_results AS t ON t.entry = e.number
+WHERE a.mean IS NOT NULL;
 
 CREATE VIEW skills_in_force AS
 SELECT * FROM skills AS s WHERE retired = 0

@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from msgspec import Struct
 
 from ledger.checkpoint import decode_base64, open_checkpoint, origin
-from ledger.errors import BadStatement
+from ledger.errors import BadStatement, TooNew
 from ledger.predicates import Checkpoint, PeerId, Revocation, Successor
-from ledger.statements import PAYLOAD_BYTES_MAX, Statement, decode, entry_id
+from ledger.statements import PAYLOAD_BYTES_MAX, Statement, decode, decode_opaque, entry_id
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 PEER_ID_CHARS_MAX = 64  # ours have 52
@@ -104,6 +104,14 @@ def open_envelope(data: bytes) -> Signed:
     6. The author that the statement names is the signer.
     7. What is signed within the statement is signed by whom it should: a checkpoint, a successor's consent.
     """
+    # 1 to 4
+    envelope = _checked(data)
+    # 5 to 7
+    return _read_statement(envelope, data)
+
+
+def _checked(data: bytes) -> Envelope:
+    """Steps 1 to 4 of `open_envelope`."""
     # 1
     if len(data) > ENVELOPE_BYTES_MAX:
         raise BadStatement(f"envelope of {len(data)} bytes is over the limit of {ENVELOPE_BYTES_MAX}")
@@ -122,8 +130,7 @@ def open_envelope(data: bytes) -> Signed:
         public_key(signature.keyid).verify(signature.sig, pae(envelope.payloadType, envelope.payload))
     except InvalidSignature as error:
         raise BadStatement(f"the signature is not by {signature.keyid}") from error
-    # 5 to 7
-    return _read_statement(envelope, data)
+    return envelope
 
 
 def _read_statement(envelope: Envelope, data: bytes) -> Signed:
@@ -139,15 +146,39 @@ def _read_statement(envelope: Envelope, data: bytes) -> Signed:
     return Signed(entry_id(envelope.payload), statement, data)
 
 
+def open_kept(data: bytes) -> Signed:
+    """As `open_envelope`, for what a ledger holds already. Raises `BadStatement`.
+
+    A node that does not know a type keeps whatever its author says in its name. The version that learns the type must
+    not lose the entry for that, nor all that came after it: a body that is not what its type demands (steps 5 and 7)
+    is `Opaque`. Nothing that comes from others is opened so.
+    """
+    return _read_kept(_checked(data), data)
+
+
+def _read_kept(envelope: Envelope, data: bytes) -> Signed:
+    try:
+        return _read_statement(envelope, data)
+    except TooNew:
+        raise
+    except BadStatement:
+        statement = decode_opaque(envelope.payload)
+        if statement.entry.author != envelope.signatures[0].keyid:
+            raise
+        return Signed(entry_id(envelope.payload), statement, data)
+
+
 def payload_of(data: bytes) -> bytes:
     """The payload of an envelope that was checked before. Raises `BadStatement` if it cannot be read."""
     return _read(data).payload
 
 
 def read_unchecked(data: bytes) -> Signed:
-    """Read an envelope whose signature was checked before. Raises `BadStatement` if it cannot be read."""
-    payload = payload_of(data)
-    return Signed(entry_id(payload), decode(payload), data)
+    """As `open_kept`, of an envelope whose signature was checked before. Raises `BadStatement`."""
+    envelope = _read(data)
+    if not envelope.signatures:
+        raise BadStatement("an envelope without a signature")
+    return _read_kept(envelope, data)
 
 
 def _read(data: bytes) -> Envelope:

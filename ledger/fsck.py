@@ -18,7 +18,7 @@ from sqlite_utils import Database
 from ledger import tables
 from ledger.blobs import BLOB_BYTES_MAX
 from ledger.checkpoint import open_checkpoint
-from ledger.envelope import open_envelope, payload_of, public_key
+from ledger.envelope import open_kept, payload_of, public_key
 from ledger.errors import BadStatement
 from ledger.export.selection import snapshot
 from ledger.findings import (
@@ -147,7 +147,7 @@ def _refused(store: Store) -> Iterator[Finding]:
         author, feed, seq = place[1:]
         where = f"{author}/{feed}/{seq}"
         try:
-            signed = open_envelope(envelope)
+            signed = open_kept(envelope)
         except BadStatement as error:
             yield damage("refused", where, f"the refused envelope in row {rowid} does not open: {error}", SALVAGE)
             continue

@@ -16,7 +16,7 @@ from sqlite_utils import Database
 
 from ledger import tables
 from ledger.derived import TABLES, derive
-from ledger.envelope import Signed, open_envelope
+from ledger.envelope import Signed, open_kept
 from ledger.errors import BadStatement
 from ledger.export.selection import named_entries
 from ledger.feed import Head
@@ -108,7 +108,7 @@ class Entries:
             place = Place(*columns)
             where = f"{place.author}/{place.feed}/{place.seq}"
             try:
-                signed = open_envelope(envelope)
+                signed = open_kept(envelope)
             except BadStatement as error:
                 yield damage("entry", where, f"the envelope in row {rowid} does not open: {error}", SALVAGE)
                 yield from self._follow(place)

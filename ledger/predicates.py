@@ -6,9 +6,11 @@ numbers out of range and non-finite floats are refused. docs/statements.md is ma
 beside the fields, with the JSON Schema and an example of each type. *Pure.*
 """
 
+import functools
 import math
 from typing import Annotated, Literal
 
+import msgspec.inspect
 from msgspec import Meta, Struct
 
 PROTOCOL = 1
@@ -18,6 +20,7 @@ PROGRAM_BYTES_MAX = 64 * 1024  # of source
 PAIRS_MAX = 64  # of one comparison
 EVIDENCE_MAX = 64  # entries that a statement may name as its reason
 FEEDS_MAX = 32  # of one author, over all incarnations
+CLAIM_TICKS_MAX = 10_000  # of the Lamport clock, for which a claim counts at most
 BPB_MAX = 1e6  # a score past it says nothing more, and sums of scores stay finite
 
 # Lengths are stated beside the patterns because "$" would let a newline follow.
@@ -40,6 +43,7 @@ FeedKind = Literal["main", "trials"]
 Status = Literal["ok", "crash", "timeout", "over_budget", "out_of_memory", "void", "refused"]
 Verdict = Literal["confirmed", "refuted", "inconclusive"]
 GateState = Literal["RUN", "THROTTLE", "FREEZE", "STOP"]
+LessonRung = Literal["retired", "prose", "warning", "static rule", "fingerprint block", "refusal"]
 Text = Annotated[str, Meta(max_length=8000)]
 Evidence = Annotated[tuple[EntryId, ...], Meta(max_length=EVIDENCE_MAX)]
 Base64Signature = Annotated[str, Meta(pattern="^[A-Za-z0-9+/]{86}==\\Z")]  # of 64 bytes
@@ -49,11 +53,31 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Base of everything inside a statement: immutable, strict."""
 
     def __post_init__(self) -> None:
-        for name in self.__struct_fields__:
+        for name in _with_floats(type(self)):
             value = getattr(self, name)
-            numbers = value if isinstance(value, tuple) else (value,)
-            if any(isinstance(n, float) and not math.isfinite(n) for n in numbers):
-                raise ValueError(f"{name} is not a finite number")
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, float) and not math.isfinite(number):
+                    raise ValueError(f"{name} is not a finite number")
+
+
+@functools.cache
+def _with_floats(record: type[Record]) -> tuple[str, ...]:
+    """The fields that may hold floats: to look at every value of every record took a fifth of reading an entry."""
+    known = msgspec.inspect.type_info(record)
+    assert isinstance(known, msgspec.inspect.StructType), "records are structs"
+    return tuple(field.name for field in known.fields if _has_float(field.type))
+
+
+def _has_float(kind: msgspec.inspect.Type) -> bool:
+    match kind:
+        case msgspec.inspect.FloatType():
+            return True
+        case msgspec.inspect.UnionType(types=types):
+            return any(map(_has_float, types))
+        case msgspec.inspect.VarTupleType(item_type=item):
+            return _has_float(item)
+        case _:
+            return False
 
 
 class Entry(Record, frozen=True, kw_only=True):
@@ -165,6 +189,7 @@ class Discovery(Record, frozen=True, kw_only=True):
     hypothesis: Line  # why the child should be better
     proposer: Name  # who or what proposed the change
     comparison: Comparison  # of parent and child
+    source: EntryId | None = None  # the discovery in another track whose change this is, where it came by transfer
 
 
 class Attestation(Record, frozen=True, kw_only=True):
@@ -237,6 +262,11 @@ class Claim(Record, frozen=True, kw_only=True):
     track: Name
     parent: Sha256  # the program that it is made from
     hypothesis: Line  # why it should be better
+    proposer: Name = ""  # who or what proposed the change
+    operator: Name = ""  # the kind of change, as the proposer calls it, e.g. `constant:RATE` or `recipe:qk-norm`
+    fingerprint: Sha256 | None = None  # of the change, normalised: names and kinds of what changed, without literals
+    ticks: Annotated[int, Meta(ge=1, le=CLAIM_TICKS_MAX)] = 100  # of the Lamport clock after its own; then it is over
+    source: EntryId | None = None  # the discovery in another track whose change is tried here
 
 
 class Skill(Record, frozen=True, kw_only=True):
@@ -252,6 +282,30 @@ class Skill(Record, frozen=True, kw_only=True):
     replaces: EntryId | None  # an earlier skill of the author
     retired: bool  # it has stopped to help
     evidence: Evidence  # discoveries, attestations and trials from which it was learnt
+
+
+class Lesson(Record, frozen=True, kw_only=True):
+    """What failures taught: a kind of change that fails in one way. It is data and no instruction.
+
+    Subject: the change in words. The decoder checks that words and digest belong together.
+    Author: whoever saw the failures.
+    """
+
+    entry: Entry
+    track: Name
+    fingerprint: Sha256  # of the change, normalised: names and kinds of what changed, without its literals
+    failure: Name  # its kind: a status, or one with a class, as `crash:RuntimeError` or `discarded:worse`
+    rung: LessonRung  # what the author's node does about it
+    tried: Count  # such changes that the author has tried
+    failed: Count  # of those, in this way
+    change: Line
+    replaces: EntryId | None  # the author's earlier statement about the same
+    evidence: Evidence  # trials and others in which it was seen
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.failed > self.tried:
+            raise ValueError("more failures than tries")
 
 
 class Gate(Record, frozen=True, kw_only=True):

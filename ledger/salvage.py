@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from sqlite_utils import Database
 
-from ledger.envelope import Signed, open_envelope
+from ledger.envelope import Signed, open_kept
 from ledger.errors import BadStatement, LedgerError
 from ledger.store import Store
 
@@ -38,12 +38,12 @@ def salvage(store: Store, path: Path) -> Salvaged:
         with copy.batch():
             for _, envelope in readable_rows(store.db, "entries", ("envelope",)):
                 try:
-                    entries += copy.add(open_envelope(envelope))
+                    entries += copy.add(open_kept(envelope))
                 except BadStatement:
                     entries_left += 1
             for _, envelope in readable_rows(store.db, "refused", ("envelope",)):
                 with suppress(BadStatement):
-                    _refuse_again(copy, open_envelope(envelope))
+                    _refuse_again(copy, open_kept(envelope))
         for _, digest in readable_rows(store.db, "blobs", ("digest",)):
             try:
                 copy.blobs.put(store.blobs.get(digest))

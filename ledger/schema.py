@@ -13,11 +13,32 @@ from sqlite_utils import Database
 
 from ledger import tables
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 # From version n to n + 1; what is missing afterwards is made by truth.sql, whose statements leave alone what is there.
 _STEPS: dict[int, tuple[str, ...]] = {
     1: ("DROP INDEX entries_by_clock", "DROP INDEX entries_by_subject"),
+    2: (
+        "ALTER TABLE entries RENAME TO entries_of_2",
+        """CREATE TABLE entries (
+            number INTEGER PRIMARY KEY,
+            id TEXT NOT NULL UNIQUE,
+            author TEXT NOT NULL,
+            feed TEXT NOT NULL,
+            seq INTEGER NOT NULL,
+            prev TEXT,
+            lamport INTEGER NOT NULL,
+            kind TEXT NOT NULL,
+            subject TEXT NOT NULL,
+            recorded_at TEXT NOT NULL,
+            envelope BLOB NOT NULL,
+            UNIQUE (author, feed, seq)
+        ) STRICT""",
+        """INSERT INTO entries
+           SELECT rowid, id, author, feed, seq, prev, lamport, kind, subject, recorded_at, envelope
+           FROM entries_of_2 ORDER BY rowid""",
+        "DROP TABLE entries_of_2",
+    ),
 }
 
 
@@ -42,11 +63,18 @@ def version(database: Database) -> int:
 
 def migrate(database: Database) -> None:
     """Bring a ledger of an older version to the present one; several processes may try at once."""
-    with tables.transaction(database):
-        for step in range(version(database), SCHEMA_VERSION):
-            for statement in _STEPS[step]:
+    # Where references are enforced, a table to which others refer cannot be replaced (https://sqlite.org/lang_altertable.html,
+    # section 7), and this setting cannot be changed within the transaction.
+    database.execute("PRAGMA foreign_keys = OFF")
+    try:
+        with tables.transaction(database):
+            tables.drop(database)
+            for step in range(version(database), SCHEMA_VERSION):
+                for statement in _STEPS[step]:
+                    database.execute(statement)
+            for statement in tables.script("truth.sql"):
                 database.execute(statement)
-        for statement in tables.script("truth.sql"):
-            database.execute(statement)
-        tables.rebuild(database)
-        database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            tables.rebuild(database)
+            database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    finally:
+        database.execute("PRAGMA foreign_keys = ON")

@@ -14,10 +14,11 @@ Source of the outer form: in-toto Attestation Framework, Statement v1 (https://i
 This module knows nothing of signatures (envelope.py), of chains (feed.py) or of storage (store.py). *Pure.*
 """
 
-import base64
 import hashlib
 import json
 import math
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated, Any
 
 import msgspec
@@ -36,6 +37,7 @@ from ledger.predicates import (
     FeedKind,
     FeedReset,
     Gate,
+    Lesson,
     Name,
     Retraction,
     Reveal,
@@ -56,6 +58,7 @@ OwnBody = (
     | Retraction
     | Claim
     | Skill
+    | Lesson
     | Gate
     | Amendment
     | Checkpoint
@@ -82,6 +85,7 @@ TYPES: dict[str, type[OwnBody]] = {
     "urn:waggle:retraction:v1": Retraction,
     "urn:waggle:claim:v1": Claim,
     "urn:waggle:skill:v1": Skill,
+    "urn:waggle:lesson:v1": Lesson,
     "urn:waggle:gate:v1": Gate,
     "urn:waggle:amendment:v1": Amendment,
     "urn:waggle:checkpoint:v1": Checkpoint,
@@ -94,6 +98,7 @@ KINDS = tuple(urn.split(":")[2] for urn in TYPES)
 
 _SUBJECT_NAMES: dict[type[OwnBody], str] = {
     Skill: "skill.md",
+    Lesson: "change.txt",
     Gate: "constitution.toml",
     Amendment: "constitution.toml",
     Checkpoint: "checkpoint",
@@ -211,13 +216,17 @@ def decode(payload: bytes) -> Statement:
 
     Raises `BadStatement` with the field at fault. Check the signature first (envelope.open_envelope does).
     """
+    return _decode(payload, _body)
+
+
+def _decode(payload: bytes, read: Callable[[_Outer], Body]) -> Statement:
     if len(payload) > PAYLOAD_BYTES_MAX:
         raise BadStatement(f"payload of {len(payload)} bytes is over the limit of {PAYLOAD_BYTES_MAX}")
     try:
         outer = msgspec.json.decode(payload, type=_Outer)
         if outer.type != STATEMENT_TYPE:
             raise BadStatement(f"not an in-toto Statement v1: _type is {outer.type[:80]!r}")
-        statement = Statement(outer.subject[0].digest.sha256, _body(outer))
+        statement = Statement(outer.subject[0].digest.sha256, read(outer))
         _check_unambiguous(statement, payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, json.JSONDecodeError) as error:
         raise BadStatement(f"malformed statement: {error}") from error
@@ -226,8 +235,22 @@ def decode(payload: bytes) -> Statement:
     return statement
 
 
+def decode_opaque(payload: bytes) -> Statement:
+    """Read of a statement what one of an unknown type must have, whatever its type. Raises `BadStatement`."""
+    return _decode(payload, _opaque)
+
+
+def _opaque(outer: _Outer) -> Body:
+    return Opaque(entry=msgspec.json.decode(outer.predicate, type=_Placed).entry, predicate_type=outer.predicate_type)
+
+
 def _body(outer: _Outer) -> Body:
     kind = TYPES.get(outer.predicate_type)
+    if kind is not None:
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError):  # where the version is ours, it is said again below
+            body = msgspec.json.decode(outer.predicate, type=kind)
+            if body.entry.protocol == PROTOCOL:
+                return body
     version = msgspec.json.decode(outer.predicate, type=_Versioned).entry.protocol
     if version == PROTOCOL + 1:
         newer = msgspec.json.decode(outer.predicate, type=_NewerPlaced).entry
@@ -236,8 +259,7 @@ def _body(outer: _Outer) -> Body:
     if version > PROTOCOL + 1:
         raise TooNew(f"protocol {version} is too new for this version, which reads {PROTOCOL}: update waggle")
     if kind is None:
-        entry = msgspec.json.decode(outer.predicate, type=_Placed).entry
-        return Opaque(entry=entry, predicate_type=outer.predicate_type)
+        return _opaque(outer)
     return msgspec.json.decode(outer.predicate, type=kind)
 
 
@@ -280,6 +302,8 @@ def _check_subject(statement: Statement) -> None:
     match statement.body:
         case Skill(text=text):
             carried = text.encode()
+        case Lesson(change=change):
+            carried = change.encode()
         case Checkpoint(note=note):
             carried = note.encode()
         case Reveal(salt=salt):
@@ -296,4 +320,28 @@ def entry_id(payload: bytes) -> str:
     Source: https://github.com/multiformats/cid. Any CID library gives the same text.
     """
     cid = b"\x01\x55\x12\x20" + hashlib.sha256(payload).digest()
-    return "b" + base64.b32encode(cid).decode().lower().rstrip("=")
+    return "b" + _base32(cid)
+
+
+def _base32(cid: bytes) -> str:
+    """RFC 4648 base32 of 36 bytes, lower case and without padding, in a quarter of the time that `base64` takes.
+
+    290 bits are 58 groups of five. Halves of ever smaller parts are moved apart until each group has a byte of its own.
+    """
+    number = int.from_bytes(cid) << 2
+    for upper, lower, bits in _HALVES:
+        number = (number & upper) << bits | number & lower
+    return number.to_bytes(64)[6:].translate(_BASE32).decode()
+
+
+_BASE32 = b"abcdefghijklmnopqrstuvwxyz234567".ljust(256)
+
+
+def _halves(groups: int) -> tuple[int, int, int]:
+    """Masks of the upper and the lower halves of all parts of so many groups, and how many bits to move the upper."""
+    half = 5 * groups // 2
+    lower = sum(((1 << half) - 1) << 8 * start for start in range(0, 64, groups))
+    return lower << half, lower, 8 * groups // 2 - half
+
+
+_HALVES = [_halves(groups) for groups in (64, 32, 16, 8, 4, 2)]

@@ -2,8 +2,9 @@
 
 `entries` holds the exact envelopes and `blobs` the bytes that they name; what else is queried derives from the
 envelopes when they are added, in the same transaction. An append is on the disk (`synchronous=FULL`, write-ahead log)
-before `add` returns. This module knows no network and judges no claim; signatures have been checked by whoever made
-the `Signed` that comes in.
+before `add` returns. What peers would send again may be kept without waiting for the disk (`Store.batch`); an own
+append that is acknowledged later takes it along, because both are in one log. This module knows no network and judges
+no claim; signatures have been checked by whoever made the `Signed` that comes in.
 
 Two kinds of signed entries are kept apart, in `refused`, and believed by no query: the second of two that their author
 signed for one place, the proof that ends belief in whatever it signs next; and what a revoked key signed beyond what
@@ -22,7 +23,7 @@ from sqlite_utils import Database
 
 from ledger import schema, tables
 from ledger.blobs import Blobs
-from ledger.envelope import Signed, open_envelope
+from ledger.envelope import Signed, open_kept
 from ledger.errors import (
     AuthorBanned,
     BadStatement,
@@ -59,11 +60,27 @@ class Vouching(NamedTuple):
     heads: str  # JSON: {feed: [seq, id]}
 
 
+class _Standing(NamedTuple):
+    """What adding an entry asks of its author."""
+
+    heads: dict[str, Head]  # by feed
+    longer: set[str]  # feeds whose new heads are still to be written
+    banned: bool
+    revocations: list[Vouching]
+
+
 def vouches(revocation: Vouching, feed: str, seq: int, entry_id: str) -> bool:
     """Whether an entry still holds after its author's revocation."""
     heads = {**msgspec.json.decode(revocation.heads), revocation.feed: (revocation.seq, revocation.id)}
     last, last_id = heads.get(feed, (-1, None))
     return bool(seq < last or (seq == last and entry_id == last_id))
+
+
+def _check_believed(known: _Standing, entry: Entry, entry_id: str) -> None:
+    if known.banned:
+        raise AuthorBanned(f"{entry.author} has signed two histories; `waggle ledger fsck` lists the proof")
+    if not all(vouches(row, entry.feed, entry.seq, entry_id) for row in known.revocations):
+        raise KeyRevoked(f"{entry.author} has revoked its key, and does not vouch for {entry.feed}/{entry.seq}")
 
 
 _REMEDIES = {  # by SQLite's primary result code, where the file is not at fault
@@ -136,6 +153,8 @@ class Store:
         self.path = path
         self.db = database
         self.blobs = Blobs(database)
+        self._standings: dict[str, _Standing] | None = None  # by author, as a batch met them: nobody else writes then
+        self._owes_sync = False  # in a batch that does not wait for the disk: something that has to be on it
         about = database.execute("SELECT challenge FROM about").fetchone()
         if about is None:
             raise LedgerDamaged(f"{path} does not say which swarm's ledger it is. Put a backup in its place.")
@@ -200,20 +219,27 @@ class Store:
 
     def heads(self) -> dict[tuple[str, str], Head]:
         """The last entry of every feed, by (author, feed)."""
+        self._write_heads()
         rows = self.db.query("SELECT author, feed, seq, id, lamport FROM feeds")
         return {(row["author"], row["feed"]): Head(row["seq"], row["id"], row["lamport"]) for row in rows}
 
     def head(self, author: str, feed: str) -> Head | None:
         """The last entry of one feed, if it has any."""
-        sql = "SELECT seq, id, lamport FROM feeds WHERE author = ? AND feed = ?"
-        row = self.db.execute(sql, (author, feed)).fetchone()
-        return None if row is None else Head(*row)
+        return self._heads(author).get(feed)
 
     def feeds(self, author: str) -> list[str]:
         """The feeds of an author, those of the latest incarnation last."""
-        sql = "SELECT feed FROM feeds WHERE author = ?"
-        names = [row[0] for row in self.db.execute(sql, (author,))]
-        return sorted(names, key=lambda name: int(name.partition(".")[2] or 0))
+        return sorted(self._heads(author), key=lambda name: int(name.partition(".")[2] or 0))
+
+    def _heads(self, author: str) -> dict[str, Head]:
+        """The last entry of each feed of an author; there are at most FEEDS_MAX."""
+        if self._standings is not None:
+            return self._standing(author).heads
+        return self._heads_kept(author)
+
+    def _heads_kept(self, author: str) -> dict[str, Head]:
+        rows = self.db.execute("SELECT feed, seq, id, lamport FROM feeds WHERE author = ?", (author,))
+        return {feed: Head(seq, entry_id, lamport) for feed, seq, entry_id, lamport in rows}
 
     def clock(self) -> int:
         """The greatest Lamport time in the ledger that can be counted on from; 0 if it is empty.
@@ -244,7 +270,7 @@ class Store:
     # Entries
 
     def add(self, signed: Signed) -> bool:
-        """Keep a checked entry; durable when it returns. True if it is new, False if it was there.
+        """Keep a checked entry, durable when it returns or as its `batch` is. True if it is new, False if it was there.
 
         Raises `BadStatement` for another swarm's entry, `BrokenChain` for one that does not follow its feed's last,
         `Equivocation` for a second one at a position, which is kept as proof, `AuthorBanned` for any other entry of
@@ -254,6 +280,8 @@ class Store:
         if entry.challenge != self.challenge:
             raise BadStatement(f"{signed.id} belongs to challenge {entry.challenge[:12]}, not to this ledger's")
         try:
+            if self._standings is not None:
+                return self._append(signed)
             with self.batch():
                 return self._append(signed)
         except Equivocation:
@@ -262,33 +290,84 @@ class Store:
             raise
 
     @contextmanager
-    def batch(self) -> Iterator[None]:
-        """Makes the `add`s of the block one transaction, durable together at its end: for entries of others.
+    def batch(self, *, refetchable: bool = False) -> Iterator[None]:
+        """Makes the `add`s of the block one transaction, durable together at its end.
 
-        Nothing may be awaited inside: an own entry added by another task would wait for the block as well.
+        With `refetchable` they are kept together but not waited for (`synchronous=NORMAL`): a killed process loses
+        nothing, and a loss of power at most what came last, for what peers would send again. Whatever is durable later
+        makes them durable too. A block within that is not `refetchable`, and a proof of equivocation, which nobody
+        else may have, make the whole durable. Nothing may be awaited inside: an own entry added by another task would
+        wait for the block as well.
         """
-        with readable(self.path), tables.transaction(self.db):
+        if self._standings is not None:
+            self._owes_sync |= not refetchable
             yield
+            return
+        with readable(self.path), self._waiting_for_the_disk(not refetchable), tables.transaction(self.db):
+            self._standings, self._owes_sync = {}, False
+            try:
+                yield
+                self._write_heads()
+            finally:
+                self._standings = None
+        if refetchable and self._owes_sync:
+            self._sync()
+
+    @contextmanager
+    def _waiting_for_the_disk(self, waits: bool) -> Iterator[None]:
+        """Around a transaction, because within one the setting cannot be changed."""
+        if waits:
+            yield
+            return
+        self.db.execute("PRAGMA synchronous = NORMAL")
+        try:
+            yield
+        finally:
+            self.db.execute("PRAGMA synchronous = FULL")
+
+    def _sync(self) -> None:
+        """Make all that was committed durable, by a durable transaction that changes nothing."""
+        with readable(self.path), tables.transaction(self.db):
+            self.db.execute(f"PRAGMA user_version = {schema.SCHEMA_VERSION}")  # SQLite writes its page in any case
+
+    def _write_heads(self) -> None:
+        """Write the heads that a batch has moved on: once, not for each entry."""
+        for author, known in (self._standings or {}).items():
+            for feed in known.longer:
+                tables.set_head(self.db, author, feed, known.heads[feed])
+            known.longer.clear()
+
+    def _standing(self, author: str) -> _Standing:
+        """What is known of an author within a batch, asked once."""
+        assert self._standings is not None, "only the writer's lock keeps this true"
+        known = self._standings.get(author)
+        if known is None:
+            known = _Standing(self._heads_kept(author), set(), self.is_banned(author), self.revocations(author))
+            self._standings[author] = known
+        return known
 
     def _append(self, signed: Signed) -> bool:
         entry = signed.statement.entry
-        head = self.head(entry.author, entry.feed)
+        known = self._standing(entry.author)
+        head = known.heads.get(entry.feed)
         present = None if head is None or entry.seq > head.seq else self._id_at(entry)
         try:
             if not check_extends(head, entry, signed.id, present=present):
                 return False
         except BrokenChain:
-            self._check_believed(entry, signed.id)  # what came before it may have been refused: the better reason
+            _check_believed(known, entry, signed.id)  # what came before it may have been refused: the better reason
             raise
-        if head is None and len(self.feeds(entry.author)) >= FEEDS_MAX:
+        if head is None and len(known.heads) >= FEEDS_MAX:
             raise BrokenChain(f"{entry.author} has {FEEDS_MAX} feeds already, which is all that an author may have")
-        self._check_believed(entry, signed.id)
-        tables.insert(self.db, "entries", {
-            "id": signed.id, "author": entry.author, "feed": entry.feed, "seq": entry.seq, "prev": entry.prev,
-            "lamport": entry.lamport, "kind": signed.statement.kind, "subject": signed.statement.subject,
-            "recorded_at": entry.recorded_at, "envelope": signed.envelope,
-        })  # fmt: skip
-        tables.add(self.db, signed)
+        _check_believed(known, entry, signed.id)
+        place = (entry.author, entry.feed, entry.seq, entry.prev, entry.lamport)
+        about = (signed.statement.kind, signed.statement.subject, entry.recorded_at, signed.envelope)
+        sql = "INSERT INTO entries VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        number = self.db.execute(sql, (signed.id, *place, *about)).lastrowid
+        assert number is not None, "a row was inserted"
+        tables.add(self.db, signed, number)
+        known.heads[entry.feed] = Head(entry.seq, signed.id, entry.lamport)
+        known.longer.add(entry.feed)
         if isinstance(signed.statement.body, Revocation):
             self._revoke(signed.statement.body)
         return True
@@ -301,7 +380,7 @@ class Store:
     def entry(self, entry_id: str) -> Signed | None:
         """The entry with this full id, checked again as it leaves the disk."""
         row = self.db.execute("SELECT envelope FROM entries WHERE id = ?", (entry_id,)).fetchone()
-        return None if row is None else open_envelope(row[0])
+        return None if row is None else open_kept(row[0])
 
     def entries(self) -> Iterator[Signed]:
         """All entries, checked again, in causal order: an author's in their order, and causes before effects.
@@ -309,7 +388,7 @@ class Store:
         Nothing may be added meanwhile.
         """
         for (envelope,) in self.db.execute("SELECT envelope FROM entries ORDER BY lamport, id"):
-            yield open_envelope(envelope)
+            yield open_kept(envelope)
 
     # What is signed and yet not believed
 
@@ -338,17 +417,20 @@ class Store:
     def _refuse(self, signed: Signed, reason: str) -> None:
         entry = signed.statement.entry
         row = (signed.id, entry.author, entry.feed, entry.seq, reason, signed.envelope)
+        self._owes_sync |= reason == "equivocation"
         with tables.transaction(self.db):
             self.db.execute("INSERT OR IGNORE INTO refused VALUES (?, ?, ?, ?, ?, ?)", row)
+        self._forget(entry.author)
 
-    def _check_believed(self, entry: Entry, entry_id: str) -> None:
-        if self.is_banned(entry.author):
-            raise AuthorBanned(f"{entry.author} has signed two histories; `waggle ledger fsck` lists the proof")
-        if not all(vouches(row, entry.feed, entry.seq, entry_id) for row in self.revocations(entry.author)):
-            raise KeyRevoked(f"{entry.author} has revoked its key, and does not vouch for {entry.feed}/{entry.seq}")
+    def _forget(self, author: str) -> None:
+        """Ask again: more has changed than a feed's end."""
+        if self._standings is not None:
+            self._write_heads()
+            self._standings.pop(author, None)
 
     def _revoke(self, revocation: Revocation) -> None:
         """Move what the author's revocation does not vouch for from its other feeds to `refused`, the last first."""
+        self._write_heads()
         entry = revocation.entry
         vouched = {head.feed: head for head in revocation.heads}
         for feed in self.feeds(entry.author):
@@ -362,7 +444,7 @@ class Store:
                 kept -= row is not None and row[0] != last.id
             sql = "SELECT envelope FROM entries WHERE author = ? AND feed = ? AND seq > ? ORDER BY seq DESC LIMIT 1"
             while row := self.db.execute(sql, (entry.author, feed, kept)).fetchone():
-                signed = open_envelope(row[0])
+                signed = open_kept(row[0])
                 self._refuse(signed, "revoked")
                 tables.remove(self.db, signed)
                 self.db.execute("DELETE FROM feeds WHERE author = ? AND feed = ?", (entry.author, feed))
@@ -372,6 +454,7 @@ class Store:
                     assert before is not None, "a feed has no gaps"
                     place = before.statement.entry
                     tables.set_head(self.db, entry.author, feed, Head(place.seq, before.id, place.lamport))
+        self._forget(entry.author)
 
     # Peers
 
@@ -381,7 +464,7 @@ class Store:
 
     def remember_peer(self, peer: str, address: str) -> None:
         """Keep where a peer can be dialled; of more than PEERS_REMEMBERED_MAX, those heard of last."""
-        with tables.transaction(self.db):
+        with self.batch(refetchable=True):
             self.db.execute("INSERT OR REPLACE INTO peers VALUES (?, ?)", (peer, address))
             kept = "SELECT rowid FROM peers ORDER BY rowid DESC LIMIT ?"
             self.db.execute(f"DELETE FROM peers WHERE rowid NOT IN ({kept})", (PEERS_REMEMBERED_MAX,))

@@ -45,6 +45,9 @@ def transaction(database: Database) -> Iterator[None]:
         raise
 
 
+_COLUMNS_OF_ENTRIES = ("id", "author", "program")  # which the view `trials` takes from there
+
+
 def insert(database: Database, table: str, values: dict[str, Any]) -> None:
     database.execute(_insertion(table, tuple(values)), tuple(values.values()))
 
@@ -55,12 +58,14 @@ def _insertion(table: str, columns: tuple[str, ...]) -> str:
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
 
 
-def add(database: Database, signed: Signed) -> None:
-    """Write what derives from an entry that was just appended to its feed."""
-    entry = signed.statement.entry
-    set_head(database, entry.author, entry.feed, Head(entry.seq, signed.id, entry.lamport))
+def add(database: Database, signed: Signed, number: int) -> None:
+    """Write what derives from an entry besides the head of its feed; `number` is that of its own row."""
     for row in derive(signed):
-        insert(database, row.table, row.values)
+        if row.table == "trials":
+            own = {column: value for column, value in row.values.items() if column not in _COLUMNS_OF_ENTRIES}
+            insert(database, "trial_results", {"entry": number} | own)
+        else:
+            insert(database, row.table, row.values)
 
 
 def set_head(database: Database, author: str, feed: str, head: Head) -> None:
@@ -70,9 +75,13 @@ def set_head(database: Database, author: str, feed: str, head: Head) -> None:
 
 
 def remove(database: Database, signed: Signed) -> None:
-    """Take back what `add` wrote, but for the feed's head."""
+    """Take back what `add` wrote."""
     for row in derive(signed):
-        database.execute(f"DELETE FROM {row.table} WHERE id = ?", (signed.id,))
+        if row.table == "trials":
+            sql = "DELETE FROM trial_results WHERE entry = (SELECT number FROM entries WHERE id = ?)"
+        else:
+            sql = f"DELETE FROM {row.table} WHERE id = ?"
+        database.execute(sql, (signed.id,))
 
 
 def rebuild(database: Database) -> None:
@@ -83,11 +92,18 @@ def rebuild(database: Database) -> None:
     drop(database)
     for statement in script("derived.sql"):
         database.execute(statement)
-    for envelope, kind in database.execute("SELECT envelope, kind FROM entries ORDER BY author, feed, seq"):
+    # In the order of arrival, so that pages are read and written one after the other.
+    heads: dict[tuple[str, str], Head] = {}
+    for number, envelope, kind in database.execute("SELECT number, envelope, kind FROM entries ORDER BY number"):
         signed = read_unchecked(envelope)
-        add(database, signed)
+        entry = signed.statement.entry
+        head = Head(entry.seq, signed.id, entry.lamport)
+        heads[entry.author, entry.feed] = max(head, heads.get((entry.author, entry.feed), head))
+        add(database, signed, number)
         if signed.statement.kind != kind:
-            database.execute("UPDATE entries SET kind = ? WHERE id = ?", (signed.statement.kind, signed.id))
+            database.execute("UPDATE entries SET kind = ? WHERE number = ?", (signed.statement.kind, number))
+    for (author, feed), head in heads.items():
+        set_head(database, author, feed, head)
 
 
 def drop(database: Database) -> None:

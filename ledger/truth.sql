@@ -1,4 +1,4 @@
--- The truth, version 2: what was signed, the bytes that it names, and what is known of this place only. Every other
+-- The truth, version 3: what was signed, the bytes that it names, and what is known of this place only. Every other
 -- table (derived.sql) follows from `entries` alone.
 
 CREATE TABLE IF NOT EXISTS about (                        -- one row: which swarm's ledger this is
@@ -6,11 +6,12 @@ CREATE TABLE IF NOT EXISTS about (                        -- one row: which swar
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS entries (
-    id TEXT PRIMARY KEY,                    -- CIDv1 of the payload
+    number INTEGER PRIMARY KEY,             -- in the order of arrival; of this file only, and never shared
+    id TEXT NOT NULL UNIQUE,                -- CIDv1 of the payload
     author TEXT NOT NULL,                   -- libp2p peer id
     feed TEXT NOT NULL,                     -- main or trials, with a number after a feed reset
     seq INTEGER NOT NULL,
-    prev TEXT REFERENCES entries (id),
+    prev TEXT,                              -- id of the entry before it in its feed
     lamport INTEGER NOT NULL,
     kind TEXT NOT NULL,                     -- trial, discovery, …; a whole URN where this version cannot read it
     subject TEXT NOT NULL,                  -- SHA-256 of what it is about, mostly a program

@@ -11,6 +11,7 @@ from ledger.predicates import (
     Claim,
     Comparison,
     Discovery,
+    Lesson,
     Retraction,
     Skill,
     Trial,
@@ -65,7 +66,7 @@ def named_entries(body: Body) -> tuple[str, ...]:
             return (*_present(found), *_trials(comparison))
         case Retraction(discovery=discovery, comparison=comparison, evidence=evidence):
             return (discovery, *evidence, *_trials(comparison))
-        case Skill(replaces=replaces, evidence=evidence):
+        case Skill(replaces=replaces, evidence=evidence) | Lesson(replaces=replaces, evidence=evidence):
             return (*_present(replaces), *evidence)
         case Amendment(proposal=proposal):
             return _present(proposal)

@@ -89,7 +89,7 @@ def stats(store: Store) -> Stats:
         confirmed=sum(_numbers(store, _JUDGED.format("confirmed")).values()),
         refuted=sum(_numbers(store, _JUDGED.format("refuted")).values()),
         retracted=store.db.execute(retracted).fetchone()[0],
-        trials=_numbers(store, "SELECT status, count(*) FROM trials GROUP BY status ORDER BY status"),
+        trials=_numbers(store, "SELECT status, count(*) FROM trial_results GROUP BY status ORDER BY status"),
         claim_error=statistics.median(errors) if errors else None,
         first_clock=first,
         last_clock=last,

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from ledger.predicates import Status, Verdict
 from ledger.queries.lineage import Mark, entry_marks
+from ledger.statements import TYPES
 from ledger.store import Store
 
 RARE_MAX = 5000  # entries that meet a condition and are still sorted rather than met on a walk
@@ -65,7 +66,7 @@ def _conditions(wanted: LogFilter) -> list[_Condition]:
         within = "subject BETWEEN :subject AND :subject || '~'"  # hex digits are below "~"
         found.append(_Condition(f"entries WHERE {within}", f"e.{within}"))
     if wanted.status is not None:
-        holds = "EXISTS (SELECT 1 FROM trials WHERE id = e.id AND +status = :status)"
+        holds = "EXISTS (SELECT 1 FROM trial_results WHERE entry = e.number AND +status = :status)"
         found.append(_Condition("trials WHERE status = :status", holds))
     if wanted.verdict is not None:
         holds = "EXISTS (SELECT 1 FROM attestations WHERE id = e.id AND verdict = :verdict)"
@@ -113,7 +114,9 @@ _SUMMARIES = {
 SUMMARY = f"""CASE e.kind
     {" ".join(f"WHEN '{kind}' THEN ({sql} WHERE id = e.id)" for kind, sql in _SUMMARIES.items())}
     WHEN 'feed-reset' THEN 'begins new feeds'
+    WHEN 'lesson' THEN 'a change that fails: ' || substr(e.subject, 1, 16)
     WHEN 'reveal' THEN 'opens the private split ' || substr(e.subject, 1, 16)
+    {" ".join(f"WHEN '{urn}' THEN 'unreadable: no {urn.split(':')[2]} as this version knows them'" for urn in TYPES)}
     ELSE 'of a type that this version does not know' END"""
 """SQL for one line about an entry `e`, of whatever kind."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from ledger.predicates import Trial, Verdict
+from ledger.predicates import Claim, Trial, Verdict
 from ledger.store import Store
 
 
@@ -158,28 +158,53 @@ def _adoptions(store: Store, where: str, values: dict[str, Any]) -> list[Adoptio
     return [AdoptionRow(**row) for row in store.db.query(sql, values)]
 
 
-_TRIAL = """t.id, t.author, t.program, t.track, t.seed, t.split, t.status, t.val_bpb, t.budget_used_s, t.hardware,
-    e.lamport"""
+_TRIAL = """e.id, e.author, e.subject AS program, t.track, t.seed, t.split, t.status, t.val_bpb, t.budget_used_s,
+    t.hardware, e.lamport"""
 
 
 def trials(store: Store, author: str, program: str, split: str) -> list[TrialRow]:
     """An author's trials of a program on a split, in the order in which they were run."""
-    sql = f"""SELECT {_TRIAL} FROM trials AS t JOIN entries AS e USING (id)
-              WHERE t.author = ? AND t.program = ? AND t.split = ? ORDER BY e.seq"""
+    # "+": an author has more trials than a program.
+    sql = f"""SELECT {_TRIAL} FROM entries AS e CROSS JOIN trial_results AS t ON t.entry = e.number
+              WHERE +e.author = ? AND e.subject = ? AND t.split = ? ORDER BY e.seq"""
     return [TrialRow(**row) for row in store.db.query(sql, (author, program, split))]
+
+
+def runs_of(store: Store, author: str) -> list[TrialRow]:
+    """All trials of an author, in the order in which they were run."""
+    sql = f"""SELECT {_TRIAL} FROM entries AS e JOIN trial_results AS t ON t.entry = e.number
+              WHERE e.author = ? ORDER BY e.lamport"""
+    return [TrialRow(**row) for row in store.db.query(sql, (author,))]
+
+
+def incumbents(store: Store, author: str, track: str) -> list[tuple[int, str]]:
+    """What an author built on in a track: Lamport times of its adoptions, ascending, and their programs."""
+    sql = """SELECT lamport, program FROM adoptions AS a JOIN entries USING (id)
+             WHERE a.author = ? AND track = ? ORDER BY lamport"""
+    return [(int(row[0]), str(row[1])) for row in store.db.execute(sql, (author, track))]
+
+
+def claimed(store: Store, author: str, program: str) -> Claim | None:
+    """What an author said of a program before trying it, the last if it did so more than once."""
+    sql = """SELECT id FROM entries WHERE author = ? AND kind = 'claim' AND subject = ?
+             ORDER BY lamport DESC LIMIT 1"""
+    row = store.db.execute(sql, (author, program)).fetchone()
+    signed = None if row is None else store.entry(str(row[0]))
+    return signed.statement.body if signed is not None and isinstance(signed.statement.body, Claim) else None
 
 
 def trials_by_id(store: Store, ids: Collection[str]) -> dict[str, TrialRow]:
     """Those of the trials that are here, by id."""
-    sql = f"""SELECT {_TRIAL} FROM json_each(?) AS named CROSS JOIN trials AS t ON t.id = named.value
-              JOIN entries AS e ON e.id = t.id"""
+    sql = f"""SELECT {_TRIAL} FROM json_each(?) AS named CROSS JOIN entries AS e ON e.id = named.value
+              CROSS JOIN trial_results AS t ON t.entry = e.number"""
     return {row["id"]: TrialRow(**row) for row in store.db.query(sql, (json.dumps(list(ids)),))}
 
 
-def programs_tried(store: Store) -> list[str]:
-    """Every program that a trial is about and whose text is here."""
-    sql = "SELECT digest FROM blobs WHERE EXISTS (SELECT 1 FROM trials WHERE program = digest)"
-    return [row[0] for row in store.db.execute(sql)]
+def programs_tried(store: Store, track: str | None = None) -> list[str]:
+    """Every program that a trial, in one track or any, is about and whose text is here."""
+    in_track = "" if track is None else "AND track = :track"
+    sql = f"SELECT digest FROM blobs WHERE EXISTS (SELECT 1 FROM trials WHERE program = digest {in_track})"
+    return [row[0] for row in store.db.execute(sql, {"track": track})]
 
 
 def program_size(store: Store, digest: str) -> int | None:

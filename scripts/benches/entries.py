@@ -78,7 +78,7 @@ def fill(store: Store, teams: int, rounds: int, say: Callable[[str], None]) -> N
     """Add what so many teams write in so many rounds; all cores make it."""
     store.db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
     added = 0
-    for envelopes in _worked(teams, rounds):
+    for envelopes in _worked(teams, rounds, store.challenge):
         with store.batch():
             for envelope in envelopes:
                 store.add(read_unchecked(envelope))
@@ -95,18 +95,18 @@ def put_programs(store: Store, teams: int, rounds: int) -> None:
                 store.blobs.put(program_text(team, step))
 
 
-def _worked(teams: int, rounds: int) -> Iterator[list[bytes]]:
+def _worked(teams: int, rounds: int, challenge: str) -> Iterator[list[bytes]]:
     if teams == 1:
-        yield work(0, rounds)
+        yield work(0, rounds, challenge)
         return
     with multiprocessing.get_context("spawn").Pool(min(teams, os.cpu_count() or 1)) as pool:
-        yield from pool.imap(functools.partial(work, rounds=rounds), range(teams))
+        yield from pool.imap(functools.partial(work, rounds=rounds, challenge=challenge), range(teams))
 
 
-def work(team: int, rounds: int) -> list[bytes]:
+def work(team: int, rounds: int, challenge: str = CHALLENGE) -> list[bytes]:
     """The envelopes of a team, in the order in which they were made: every feed, and causes before effects."""
     with TemporaryDirectory() as folder:
-        store = Store.create(Path(folder, "ledger.db"), CHALLENGE)
+        store = Store.create(Path(folder, "ledger.db"), challenge)
         with store.batch():
             one = Team(store, team)
             for index in range(rounds):

@@ -148,7 +148,7 @@ def _verify(checks: Sequence[Check]) -> None:
 def _ingest(store: Store, envelopes: Sequence[bytes]) -> None:
     for page in _pages(envelopes):
         checked = [open_envelope(envelope) for envelope in page]
-        with store.batch():
+        with store.batch(refetchable=True):
             for signed in checked:
                 store.add(signed)
 

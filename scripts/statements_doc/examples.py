@@ -20,6 +20,7 @@ from ledger.predicates import (
     Entry,
     Gate,
     Hardware,
+    Lesson,
     Measurement,
     Retraction,
     Reveal,
@@ -68,7 +69,17 @@ class _Story:
     def research(self) -> list[Signed]:
         hypothesis = "BATCH from 16 to 12: more steps in the same budget"
         claim = self.finder.append(
-            "main", CHILD, lambda entry: Claim(entry=entry, track=TRACK, parent=PARENT, hypothesis=hypothesis)
+            "main",
+            CHILD,
+            lambda entry: Claim(
+                entry=entry,
+                track=TRACK,
+                parent=PARENT,
+                hypothesis=hypothesis,
+                proposer="evolve",
+                operator="constant:BATCH",
+                fingerprint=hashlib.sha256(b"BATCH lowered").hexdigest(),
+            ),
         )
         trials, comparison = _compare(self.finder, "public")
         discovery = self.finder.append(
@@ -138,7 +149,24 @@ class _Story:
                 evidence=(attestation.id,),
             ),
         )
-        return [attestation, skill, reveal, retraction]
+        change = "BATCH lowered; WIDTH raised"
+        failure = self.verifier.append(
+            "main",
+            digest(change),
+            lambda entry: Lesson(
+                entry=entry,
+                track=TRACK,
+                fingerprint=digest("the change, normalised"),
+                failure="crash:RuntimeError",
+                rung="warning",
+                tried=3,
+                failed=2,
+                change=change,
+                replaces=None,
+                evidence=(),
+            ),
+        )
+        return [attestation, skill, reveal, retraction, failure]
 
     def government(self) -> list[Signed]:
         gate = self.finder.append(

@@ -1,4 +1,7 @@
-"""Whatever system call fails, and wherever the process ends, what was acknowledged is there and the ledger is whole."""
+"""Whatever system call fails, and wherever the process ends, what was acknowledged is there and the ledger is whole.
+
+What peers would send again may be gone when the power fails, but not once something own was acknowledged after it.
+"""
 
 import os
 import shutil
@@ -24,20 +27,26 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = examples.new_store(tmp_path_factory.mktemp("other"))
     for seed in range(6):
         examples.state_trial(examples.author(store, 2), "b" * 64, seed, 3.0)
+    examples.state_trial(examples.author(store, 4), "c" * 64, 0, 3.0)
     store.close()
     return store.path
 
 
-def check(path: Path, acknowledged: Sequence[str]) -> None:
+def check(path: Path, acknowledged: Sequence[str], *, power_failed: bool = False) -> None:
     if not path.exists():
         assert not acknowledged
         Store.create(path, examples.CHALLENGE).close()  # whatever the attempt left behind
     store = Store.open(path, check=True)
-    for line in acknowledged:
-        if line.startswith("blob "):
-            assert store.blobs.get(line.removeprefix("blob "))
-        elif line.startswith("bafkrei"):
-            assert store.entry(line) is not None
+    durable = max((place for place, line in enumerate(acknowledged) if not line.startswith("refetchable")), default=-1)
+    for line in acknowledged if not power_failed else acknowledged[: durable + 1]:
+        what, _, name = line.rpartition(" ")
+        if what == "blob":
+            assert store.blobs.get(name)
+        elif what == "banned":
+            assert store.is_banned(name)
+            assert [proof.author for proof in store.proofs()] == [name]
+        elif name.startswith("bafkrei"):
+            assert store.entry(name) is not None
     assert errors(store) == []
     examples.state_trial(examples.author(store, 3), "a" * 64, 0, 3.0)  # and it can go on
     store.close()
@@ -50,7 +59,8 @@ def test_no_call_that_fails_loses_what_was_acknowledged(tmp_path: Path, other: P
     for ran in runs("append", other, tmp_path, fault, range(1, calls + 1, STRIDES[fault])):
         acknowledged = [line for line in ran.acknowledged if not line.startswith("calls ")]
         try:
-            check(tmp_path / f"{fault}-{ran.at}" / "ledger.db", acknowledged)
+            path = tmp_path / f"{fault}-{ran.at}" / "ledger.db"
+            check(path, acknowledged, power_failed=fault == "power")
         except BaseException as error:
             error.add_note(f"{fault} at call {ran.at} of {calls}")
             raise

@@ -156,7 +156,7 @@ REBUILT = {
         ("entry", f"{ONE}/trials/2", "row 3 says another kind than was signed"),
     ),
     "a derived row that is gone": (
-        "DELETE FROM trials WHERE rowid = 2",
+        "DELETE FROM trial_results WHERE rowid = 2",
         ("derived", "trials", "has 7 rows, where the envelopes give 8"),
     ),
     "a derived row that is altered": (

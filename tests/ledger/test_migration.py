@@ -7,18 +7,23 @@ from contextlib import closing
 from pathlib import Path
 
 import examples
+import msgspec
 import pytest
 from integrity import count, errors, runs
 
-from ledger import schema, tables
+from ledger import queries, schema, tables
 from ledger.author import Author
-from ledger.errors import LedgerDamaged
+from ledger.envelope import PAYLOAD_TYPE, Envelope, Signature, Signed, open_envelope, open_kept, pae
+from ledger.errors import BadStatement, LedgerDamaged
+from ledger.feed import next_entry
 from ledger.predicates import Skill
+from ledger.salvage import salvage
+from ledger.statements import STATEMENT_TYPE
 from ledger.store import Store
 
 SCHEMAS = Path(__file__).parent / "schemas"
 OLDER = tuple(range(1, schema.SCHEMA_VERSION))
-UNKNOWN_THEN = {1: "('skill', 'checkpoint')"}
+UNKNOWN_THEN = {1: "('skill', 'checkpoint')", 2: "()"}
 """By version: kinds of `fill`'s entries that it could not read, and kept under their whole URN."""
 
 
@@ -27,6 +32,28 @@ def state_skill(by: Author) -> None:
     digest = hashlib.sha256(text.encode()).hexdigest()
     by.append("main", digest, lambda entry: Skill(entry=entry, title="a lesson", text=text, replaces=None,
                                                   retired=False, evidence=()))  # fmt: skip
+
+
+NONSENSE: dict[str, dict[str, object]] = {"skill": {"text": 7}, "checkpoint": {"feed": "main", "note": "nonsense"}}
+
+
+def state_nonsense(store: Store, kind: str, number: int = 9) -> Signed:
+    """What is not what its type says, as a node keeps it that does not know the type; signed all the same."""
+    by = examples.author_id(number)
+    entry = next_entry(
+        None, clock=0, challenge=store.challenge, author=by, feed="main", recorded_at="2026-01-01T00:00:00Z"
+    )
+    payload = msgspec.json.encode({
+        "_type": STATEMENT_TYPE,
+        "subject": [{"name": kind, "digest": {"sha256": examples.digest("nonsense")}}],
+        "predicateType": f"urn:waggle:{kind}:v1",
+        "predicate": {"entry": entry} | NONSENSE[kind],
+    })  # fmt: skip
+    signature = Signature(keyid=by, sig=examples.key(number).sign(pae(PAYLOAD_TYPE, payload)))
+    envelope = Envelope(payloadType=PAYLOAD_TYPE, payload=payload, signatures=(signature,))
+    signed = open_kept(msgspec.msgpack.encode(envelope))
+    store.add(signed)
+    return signed
 
 
 def fill(store: Store) -> None:
@@ -47,9 +74,13 @@ def as_of(version: int, store: Store, path: Path) -> None:
         old.execute("PRAGMA journal_mode = WAL")
         old.executescript((SCHEMAS / f"{version}.sql").read_text())
         old.execute("ATTACH ? AS new", (str(store.path),))
-        for (table,) in old.execute("SELECT name FROM main.sqlite_master WHERE type = 'table'").fetchall():
+        sql = (
+            "SELECT name FROM main.sqlite_master WHERE type = 'table' AND name NOT LIKE 'entry\\_text\\_%' ESCAPE '\\'"
+        )
+        for (table,) in old.execute(sql).fetchall():
             columns = ", ".join(row[1] for row in old.execute(f"PRAGMA main.table_info({table})"))
-            old.execute(f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM new.{table} ORDER BY rowid")
+            order = "rowid" if table == "entries" else columns
+            old.execute(f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM new.{table} ORDER BY {order}")
         old.execute(f"UPDATE entries SET kind = 'urn:waggle:' || kind || ':v1' WHERE kind IN {UNKNOWN_THEN[version]}")
         old.commit()
 
@@ -58,6 +89,32 @@ def everything(store: Store) -> tuple[object, ...]:
     rows = store.db.execute("SELECT * FROM entries ORDER BY rowid").fetchall()
     blobs = [store.blobs.get(row[0]) for row in store.db.execute("SELECT digest FROM blobs ORDER BY digest")]
     return rows, blobs, store.heads(), store.peers(), store.challenge, tables.digest(store.db)
+
+
+@pytest.mark.parametrize("kind", NONSENSE)
+def test_nonsense_of_a_type_learnt_since_stays_and_is_shown_as_unreadable(
+    tmp_path: Path, present: Store, kind: str
+) -> None:
+    nonsense = state_nonsense(present, kind)
+    with pytest.raises(BadStatement):
+        open_envelope(nonsense.envelope)  # from a stranger, today
+    path = tmp_path / "ledger.db"
+    as_of(1, present, path)
+    with closing(Store.open(path)) as store:
+        assert store.entry(nonsense.id) == nonsense
+        line = queries.line(store, nonsense.id)
+        assert line is not None
+        assert line.kind == f"urn:waggle:{kind}:v1"
+        assert line.summary == f"unreadable: no {kind} as this version knows them"
+        assert errors(store) == []
+        assert everything(store) == everything(present)
+        assert salvage(store, tmp_path / "salvaged.db").entries_left == 0
+
+
+def test_what_is_kept_is_still_checked(present: Store) -> None:
+    envelope = state_nonsense(present, "skill").envelope
+    with pytest.raises(BadStatement, match="signature"):
+        open_kept(envelope.replace(b'"text":7', b'"text":8'))
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ import histories
 import pytest
 
 from ledger import queries
+from node import transfers
+from policy import transfer
 
 TEXT = Path(__file__).parents[2].joinpath("docs", "queries.md").read_text()
 RECORDS: dict[str, tuple[Any, set[str]]] = {  # section: record, and what the command adds to it
@@ -27,6 +29,14 @@ RECORDS: dict[str, tuple[Any, set[str]]] = {  # section: record, and what the co
     "Ranked": (queries.Ranked, set()),
     "Statistics": (queries.Stats, set()),
     "Peer": (queries.Peer, set()),
+    "Transfers": (transfers.Transfers, set()),
+    "Direction": (transfer.Direction, set()),
+    "Carried discovery": (transfers.Carrying, set()),
+    "Carried": (transfers.Carried, set()),
+    "Attempt": (transfer.Attempt, set()),
+    "On hardware": (transfer.OnHardware, set()),
+    "Measured": (transfer.Measured, set()),
+    "Interval": (transfer.Interval, set()),
 }
 SECTIONS = dict(re.findall(r"^### ([^\n]+)\n(.*?)(?=^##)", TEXT, re.MULTILINE | re.DOTALL))
 STATEMENTS = re.findall(r"```sql\n(.*?)```", TEXT, re.DOTALL)

@@ -75,6 +75,7 @@ def test_the_other_questions(store: Store) -> None:
         "prefixes": lambda: [queries.resolve(store, found[:20]), queries.resolve_author(store, ME[-8:])],
         "position": lambda: queries.position(store),
         "trials": lambda: queries.trials(store, ME, FIRST, "public"),
+        "transfers": lambda: queries.transfers(store),
         "last adoption": lambda: queries.last_adoption(store, ME, examples.TRACK),
     }
     for name, ask in asks.items():

@@ -124,6 +124,24 @@ def test_an_author_who_names_what_nobody_has_does_not_hide_the_others(tmp_path: 
     assert "f" * 64 in store.blobs.missing(4)
 
 
+def test_only_what_peers_would_send_again_does_not_wait_for_the_disk(tmp_path: Path) -> None:
+    store, other = examples.new_store(tmp_path), examples.new_store(tmp_path, "other.db")
+    foreign = examples.state_adoption(examples.author(other, 2), "a" * 64)
+
+    def waits() -> bool:
+        return bool(store.db.execute("PRAGMA synchronous").fetchone()[0] == 2)  # FULL
+
+    with store.batch(refetchable=True):
+        assert store.add(foreign)
+        assert not waits()
+    assert waits()
+    with pytest.raises(RuntimeError), store.batch(refetchable=True):
+        raise RuntimeError("within")
+    assert waits()
+    with store.batch(), store.batch(refetchable=True):
+        assert waits()
+
+
 def test_a_clock_that_nobody_counted_to_does_not_silence_the_others(tmp_path: Path) -> None:
     store = examples.new_store(tmp_path)
     key = examples.key(3)

@@ -17,6 +17,7 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -24,7 +25,7 @@ import examples
 import pyseccomp
 
 from ledger.envelope import Signed, open_envelope
-from ledger.errors import LedgerError
+from ledger.errors import Equivocation, LedgerError
 from ledger.store import Store
 
 FAULTS = {
@@ -124,11 +125,12 @@ Run = Callable[[Path, Acknowledge], None]
 
 
 def append_much(other: Path) -> Run:
-    """A new ledger with own entries, a blob, entries of `other` in a batch, a checkpoint and a revocation."""
+    """A new ledger: own entries, a blob, entries of `other` as sync adds them, a proof, a checkpoint, a revocation."""
     store = Store.open(other)
     foreign = [open_envelope(each) for each in store.envelopes(examples.author_id(2), "trials", 0, 2**20)]
+    again = [open_envelope(each) for each in store.envelopes(examples.author_id(4), "trials", 0, 2**20)]
     store.close()
-    return functools.partial(_append_much, foreign)
+    return functools.partial(_append_much, foreign, again)
 
 
 def migrate(old: Path) -> Run:
@@ -144,7 +146,7 @@ def _migrate(old: Path, folder: Path, acknowledge: Acknowledge) -> None:
     acknowledge("migrated")
 
 
-def _append_much(foreign: list[Signed], folder: Path, acknowledge: Acknowledge) -> None:
+def _append_much(foreign: list[Signed], again: list[Signed], folder: Path, acknowledge: Acknowledge) -> None:
     try:
         store = Store.create(folder / "ledger.db", examples.CHALLENGE)
     except (LedgerError, OSError):
@@ -158,21 +160,34 @@ def _append_much(foreign: list[Signed], folder: Path, acknowledge: Acknowledge) 
     def blob(text: bytes) -> None:
         acknowledge(f"blob {store.blobs.put(text)}")
 
-    def others() -> None:
-        with store.batch():
-            new = [signed.id for signed in foreign if store.add(signed)]
+    def others(page: list[Signed]) -> None:
+        with store.batch(refetchable=True):
+            new = [signed.id for signed in page if store.add(signed)]
         for entry_id in new:
-            acknowledge(entry_id)
+            acknowledge(f"refetchable {entry_id}")
+
+    def proof() -> None:
+        """Another history of the author of `again`, whose first entry stands here already."""
+        with store.batch(refetchable=True):
+            store.add(foreign[-1])
+            with suppress(Equivocation):
+                store.add(again[0])
+        if store.is_banned(examples.author_id(4)):
+            acknowledge(f"banned {examples.author_id(4)}")
 
     steps: list[Callable[[], None]] = [
         lambda: entry(0),
         lambda: blob(bytes(range(256)) * 40),
-        others,
+        lambda: others(foreign[:3]),
         lambda: acknowledge(examples.state_adoption(by, "b" * 64).id),
+        lambda: others(foreign[3:-1]),
+        lambda: acknowledge(examples.state_trial(examples.author(store, 4), "f" * 64, 0, 3.0).id),
+        proof,
         lambda: acknowledge(by.checkpoint("main").id) if by.head("main") else None,
         lambda: store.remember_peer("somebody", "somewhere"),
         lambda: entry(1),
         lambda: acknowledge(by.revoke("the key was copied").id),
+        lambda: others(foreign),
     ]
     for step in steps:
         try:

@@ -17,6 +17,7 @@ from ledger.predicates import (
     Comparison,
     Discovery,
     Gate,
+    Lesson,
     Retraction,
     Reveal,
     Skill,
@@ -83,6 +84,22 @@ def state_every_other_kind(by: Author, program: str) -> list[Signed]:
         ),
         by.append(
             "main", hashlib.sha256(bytes.fromhex(salt)).hexdigest(), lambda entry: Reveal(entry=entry, salt=salt)
+        ),
+        by.append(
+            "main",
+            examples.digest("WIDTH raised"),
+            lambda entry: Lesson(
+                entry=entry,
+                track=examples.TRACK,
+                fingerprint="f" * 64,
+                failure="out_of_memory",
+                rung="prose",
+                tried=1,
+                failed=1,
+                change="WIDTH raised",
+                replaces=None,
+                evidence=(),
+            ),
         ),
         by.checkpoint("main"),
         by.revoke("the key was lost"),
