@@ -10,12 +10,18 @@ A connection makes way for a newer one while its peer has not yet *proven* usefu
 exchange with us that went well. The oldest goes first, so that whoever merely holds connections open, even hundreds
 under as many identities, cannot keep an honest newcomer out, and an honest peer is soon proven.
 
+Where all are proven, the youngest of the network that holds most connections makes way, if that holds two more than the
+newcomer's own: proving useful is cheap, addresses in many networks are not. Source: Bitcoin Core's
+src/node/eviction.cpp, which protects by other measures first. Whoever has addresses in as many networks as there are
+inbound connections can still fill these; those that we open remain.
+
 A peer whose provable faults come faster than `FAULTS` is disconnected; one that earned that twice in `STRIKES` is
 refused for `REFUSAL_S`. A new identity is free, which is why addresses are limited as well.
 """
 
+import functools
 import ipaddress
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -73,7 +79,7 @@ class Door:
             staying = [other for other in held if other not in evicted]
             if len(staying) < held_max:
                 continue
-            leaving = next((other for other in staying if self._makes_way(other, guest)), None)
+            leaving = next((other for other in staying if self._makes_way(other, guest)), _crowding(staying, guest))
             if leaving is None:
                 return Admitted("all connections that may be open are in use")
             evicted.append(leaving)
@@ -127,6 +133,22 @@ class Door:
         if left_s <= 0:
             self._refused_until_s.pop(peer, None)
         return max(0.0, left_s)
+
+
+def _crowding(held: list[Guest], newcomer: Guest) -> Guest | None:
+    """The youngest of the most crowded network, if there are two more of it than of the newcomer's."""
+    crowds = Counter(_network(guest.address) for guest in held)
+    network, most = crowds.most_common(1)[0]
+    if most - crowds[_network(newcomer.address)] < limits.NETWORK_SURPLUS_MIN:
+        return None
+    return next(guest for guest in reversed(held) if _network(guest.address) == network)
+
+
+@functools.lru_cache(maxsize=limits.ADDRESSES_REMEMBERED_MAX)
+def _network(group: str) -> str:
+    """The /16 (IPv4) or /32 (IPv6) of what `address_group` gives, which mostly have one owner each."""
+    ip = ipaddress.ip_address(group.partition("/")[0])
+    return str(ipaddress.ip_network((ip, 16 if ip.version == 4 else 32), strict=False))
 
 
 def address_group(host: str) -> str:

@@ -16,7 +16,7 @@ from gossip.rates import Buckets
 class Kind(StrEnum):
     PEER_CONNECTED = "peer connected"
     PEER_LOST = "peer lost"
-    PEER_STATUS = "peer status"  # detail: agent version; addresses: where it can be dialled
+    PEER_STATUS = "peer status"  # detail: agent version; addresses: where it can be dialled; constitution
     PEER_SYNCED = "peer synced"  # once for a connection: everything that it has is here
     DIAL_FAILED = "dial failed"
     OTHER_SWARM = "other swarm"  # another challenge; not synced with
@@ -24,6 +24,7 @@ class Kind(StrEnum):
     ENTRIES_RECEIVED = "entries received"  # count: how many were new
     ADDRESSES_RECEIVED = "addresses received"  # count: of peers that were not known, or had moved
     BLOB_RECEIVED = "blob received"  # detail: digest; count: bytes
+    BLOB_DAMAGED = "blob damaged"  # here, and not served; detail: which, and what to do
     MESSAGE_DROPPED = "message dropped"
     FEED_REFUSED = "feed refused"  # entries that do not fit a feed as this ledger knows it
     EQUIVOCATION = "equivocation"
@@ -43,6 +44,7 @@ class Event(Struct, frozen=True, kw_only=True):
     detail: str = ""
     count: int = 0
     addresses: tuple[str, ...] = ()
+    constitution: str | None = None  # digest of the one that the peer says is in force with it
 
     def printable(self) -> "Event":
         """The same without control characters, and no longer than may be: some details quote a peer."""
@@ -52,7 +54,7 @@ class Event(Struct, frozen=True, kw_only=True):
 
 _ABOUT_FAULTS = frozenset(
     {Kind.MESSAGE_DROPPED, Kind.FEED_REFUSED, Kind.PEER_FAULT, Kind.REQUEST_FAILED, Kind.HANDLER_FAILED}
-    | {Kind.CONNECTION_CLOSED, Kind.PEER_REFUSED, Kind.OTHER_SWARM, Kind.OTHER_VERSION}
+    | {Kind.BLOB_DAMAGED, Kind.CONNECTION_CLOSED, Kind.PEER_REFUSED, Kind.OTHER_SWARM, Kind.OTHER_VERSION}
 )
 
 

@@ -31,6 +31,7 @@ from itertools import pairwise
 from math import ceil
 from typing import Annotated, NamedTuple
 
+import msgspec
 from msgspec import Meta, Struct
 
 from gossip import limits
@@ -48,7 +49,7 @@ from gossip.summary import (
     proof_key,
 )
 from ledger.envelope import Signed, open_envelope, payload_of
-from ledger.errors import BadStatement
+from ledger.errors import BadStatement, TooNew
 from ledger.feed import Head
 from ledger.predicates import Count, EntryId, Feed, PeerId
 from ledger.statements import entry_id
@@ -119,6 +120,19 @@ Sound = tuple[Signed, ...]
 """A checked item of a page: one entry, or the two entries of a proof."""
 
 
+class Passed(Struct, frozen=True):
+    """Of a page: the rest of a feed, or a proof, that a newer version wrote and this one cannot hold. Nobody's fault.
+
+    Like what the ledger refuses, it is not asked for again in the same round.
+    """
+
+    key: str
+    reason: str
+
+
+Item = Sound | Passed
+
+
 def digest(heads: Mapping[FeedName, Head]) -> str:
     """SHA-256 (hex) over the sorted lines `author/feed/seq/id`: equal exactly if the ledgers hold the same feeds."""
     lines = sorted(f"{author}/{feed}/{head.seq}/{head.id}\n" for (author, feed), head in heads.items())
@@ -172,7 +186,7 @@ class Session:
         self._undecided.sort()
         self._wanted.sort()
 
-    def received(self, page: Page, items: Sequence[Sound], *, refused: bool) -> None:
+    def received(self, page: Page, items: Sequence[Item], *, refused: bool) -> None:
         """Take up a page, given its checked items, and whether the ledger could not take the last of them.
 
         What is refused is not asked for again. Raises `PeerFault` for an empty page that says that there is more.
@@ -210,12 +224,14 @@ class Session:
         )
 
 
-def key_of(item: Sound) -> str:
+def key_of(item: Item) -> str:
+    if isinstance(item, Passed):
+        return item.key
     entry = item[0].statement.entry
     return feed_key(entry.author, entry.feed) if len(item) == 1 else proof_key(entry.author)
 
 
-def checked(page: Page, pull: Pull, challenge: str) -> Iterator[Sound]:
+def checked(page: Page, pull: Pull, challenge: str) -> Iterator[Item]:
     """Yield the items of a received page one by one, each after its checks. Raises `PeerFault` at the first bad one.
 
     What was yielded before a fault is sound: its author signed it, whoever passed it on. Each entry:
@@ -229,39 +245,88 @@ def checked(page: Page, pull: Pull, challenge: str) -> Iterator[Sound]:
 
     5. It was asked for, as in 3.
     6. They are different entries of one author for one place.
+
+    Of a feed in which an entry is of too new a version (1), the rest is passed over, because it does not follow on what
+    can be held; what was asked for (3) is checked of it all the same.
     """
     heads = {(position.author, position.feed): position for position in pull.positions}
-    last, wanted = "", 0
+    last, wanted, passing = "", 0, False
     for data in page.envelopes:
-        signed = _opened(data, challenge)  # 1, 2
-        entry, key = signed.statement.entry, key_of((signed,))
+        opened = _opened(data, challenge)  # 1, 2
+        entry = opened.place if isinstance(opened, _TooNew) else opened.statement.entry
+        key = feed_key(entry.author, entry.feed)
         if key != last:
             _check_asked(key, entry.author, last, pull)  # 3
             head = heads.get((entry.author, entry.feed))
-            forked = head is not None and head.seq == entry.seq and head.id != signed.id
-            last, wanted = key, entry.seq if forked else 0 if head is None else head.seq + 1
+            wanted, passing = 0 if head is None else head.seq + 1, False
+            if isinstance(opened, Signed) and head is not None and head.seq == entry.seq and head.id != opened.id:
+                wanted = entry.seq  # forked
+            last = key
+        if passing:
+            continue
+        if isinstance(opened, _TooNew):
+            passing = True
+            yield Passed(key, opened.reason)
+            continue
         if entry.seq != wanted:  # 4
             raise PeerFault(f"sent {entry.author}/{entry.feed}/{entry.seq}, where {wanted} was asked for")
         wanted += 1
-        yield (signed,)
+        yield (opened,)
     for proof in page.proofs:
         one, other = (_opened(data, challenge) for data in proof)
-        author = one.statement.entry.author
+        author = _author(one)
         _check_asked(proof_key(author), author, last, pull)  # 5
         last = proof_key(author)
+        if isinstance(one, _TooNew) or isinstance(other, _TooNew):
+            yield Passed(last, one.reason if isinstance(one, _TooNew) else "a proof with an entry that is too new")
+            continue
         if one.id == other.id or _place(one) != _place(other):  # 6
             raise PeerFault(f"sent two entries of {author} that prove nothing")
         yield one, other
 
 
-def _opened(data: bytes, challenge: str) -> Signed:
+class _Place(Struct, frozen=True):
+    """Of an entry, as every version has it; what else a newer one writes is passed over."""
+
+    author: PeerId
+    feed: Feed
+    seq: Count
+
+
+class _Predicate(Struct, frozen=True):
+    entry: _Place
+
+
+class _Payload(Struct, frozen=True):
+    predicate: _Predicate
+
+
+class _TooNew(Struct, frozen=True):
+    place: _Place
+    reason: str
+
+
+def _opened(data: bytes, challenge: str) -> Signed | _TooNew:
     try:
         signed = open_envelope(data)
+    except TooNew as error:
+        return _TooNew(_newer_place(data), str(error))
     except BadStatement as error:
         raise PeerFault(f"sent a bad entry: {error}") from error
     if signed.statement.entry.challenge != challenge:
         raise PeerFault(f"sent an entry of challenge {signed.statement.entry.challenge}")
     return signed
+
+
+def _newer_place(data: bytes) -> _Place:
+    try:
+        return msgspec.json.decode(payload_of(data), type=_Payload).predicate.entry
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise PeerFault(f"sent an entry of a newer version without a place: {error}") from error
+
+
+def _author(opened: Signed | _TooNew) -> str:
+    return opened.place.author if isinstance(opened, _TooNew) else opened.statement.entry.author
 
 
 def _check_asked(key: str, author: str, last: str, pull: Pull) -> None:

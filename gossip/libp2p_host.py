@@ -5,8 +5,8 @@ only, where ours know three verdicts, and its scores do not fire; so all score w
 judged by admission.py.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from libp2p.abc import INetConn, INetStream, INetwork, INotifee
@@ -33,6 +33,25 @@ from gossip.libp2p_muxer import ContainedMuxers
 from gossip.libp2p_pubsub import ContainedPubsub, ContainedRouter
 from gossip.libp2p_sockets import Blame, Report
 from gossip.metrics import Metrics
+
+GOSSIPSUB: Mapping[str, Any] = {
+    "protocols": [PROTOCOL_ID_V11, PROTOCOL_ID_V12],  # 1.2 fills the queues with IDONTWANT: for peers without 1.1
+    "degree": 6,
+    "degree_low": 4,
+    "degree_high": 10,
+    "time_to_live": 60,  # s, of a topic that we publish to without joining
+    "gossip_window": 10,  # heartbeats
+    "gossip_history": 60,
+    "heartbeat_initial_delay": 0.1,
+    "heartbeat_interval": 1,
+    "do_px": False,  # has no effect in this version
+    "prune_back_off": 15,
+    "unsubscribe_back_off": 5,
+    "adaptive_gossip_enabled": False,  # would set the heartbeat to 30 s
+    "spam_protection_enabled": False,  # would drop our own messages past 10 a second
+    "eclipse_protection_enabled": False,  # wants peers from several networks, which a LAN does not have
+}
+"""Parameters of GossipSub, scores apart: also those of the bare library that `scripts/bench gossip` compares with."""
 
 
 class Owner(NamedTuple):
@@ -64,24 +83,7 @@ def build_host(owner: Owner) -> Host:
     swarm = _build_swarm(owner)
     host = ContainedHost(swarm)
     host.blame = owner.blame
-    router = ContainedRouter(
-        protocols=[PROTOCOL_ID_V11, PROTOCOL_ID_V12],  # 1.2 fills the queues with IDONTWANT: for peers without 1.1
-        degree=6,
-        degree_low=4,
-        degree_high=10,
-        time_to_live=60,  # s, of a topic that we publish to without joining
-        gossip_window=10,  # heartbeats
-        gossip_history=60,
-        heartbeat_initial_delay=0.1,
-        heartbeat_interval=1,
-        do_px=False,  # has no effect in this version
-        prune_back_off=15,
-        unsubscribe_back_off=5,
-        score_params=ScoreParams(),  # all weights zero
-        adaptive_gossip_enabled=False,  # would set the heartbeat to 30 s
-        spam_protection_enabled=False,  # would drop our own messages past 10 a second
-        eclipse_protection_enabled=False,  # wants peers from several networks, which a LAN does not have
-    )
+    router = ContainedRouter(**GOSSIPSUB, score_params=ScoreParams())  # all weights zero
     pubsub = ContainedPubsub(host, router, owner.blame, owner.metrics)
     connections = Connections(swarm, owner)
     swarm.register_notifee(connections)

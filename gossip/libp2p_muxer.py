@@ -8,6 +8,7 @@ it.
 import struct
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakSet
 
 import trio
 from libp2p.abc import IMuxedConn, ISecureConn
@@ -56,6 +57,7 @@ class ContainedYamux(Yamux):
 
     Streams. Without: each stream that a peer opens costs a task and a buffer, negotiated or not, as many as it likes.
     Buffers. Without: a peer that overruns its window is logged, and what it sends is kept; the more streams, the more.
+    Many peers together are bounded as well, so that their number does not multiply what one may.
     Pace. Without: a peer that sends tiny frames without end keeps the event loop busy.
     Writes. Without: a peer that does not read blocks whoever writes to it, for ever; and see `_GuardedConn`.
     Liveness. Without: a frozen peer is not noticed; the library's health monitor hangs once the send buffer is full.
@@ -70,7 +72,12 @@ class ContainedYamux(Yamux):
         self.accepted = False  # a stream of the peer's
         self.streams = _Streams(self)
         self.stream_buffers = _Buffers(self)
+        _LIVING.add(self)
         self.new_stream_send_channel = _PacedStreams(self.new_stream_send_channel)  # type: ignore[assignment]
+
+    def unread_bytes(self) -> int:
+        """Received on its streams and not read."""
+        return sum(map(len, self.stream_buffers.values()))
 
     def drop(self, reason: str) -> None:
         """Close the socket at once."""
@@ -117,6 +124,13 @@ class ContainedYamux(Yamux):
         return self._ping_event.is_set()
 
 
+_LIVING: WeakSet[ContainedYamux] = WeakSet()  # connections of this process
+
+
+def _unread_bytes() -> int:
+    return sum(conn.unread_bytes() for conn in _LIVING)
+
+
 class _Streams(dict[int, YamuxStream]):
     """The streams of a connection by id; refuses too many of the peer's, and ids that are not the peer's to give."""
 
@@ -157,7 +171,10 @@ class _Buffer(bytearray):
         self._conn = conn
 
     def extend(self, data: bytes) -> None:  # type: ignore[override]
-        held = sum(map(len, self._conn.stream_buffers.values()))
+        held = self._conn.unread_bytes()
+        if held > limits.WINDOW_BYTES_MAX and _unread_bytes() + len(data) > limits.BUFFERED_BYTES_ALL_MAX:
+            self._conn.drop("memory")  # not the peer's fault: all together have too much
+            raise trio.BrokenResourceError("too much is unread on all connections")
         if len(self) + len(data) > limits.WINDOW_BYTES_MAX or held + len(data) > limits.BUFFERED_BYTES_MAX:
             self._conn.drop("window overrun")
             raise trio.BrokenResourceError("window overrun")

@@ -13,6 +13,8 @@ MIB = 1024 * KIB
 MESSAGE_BYTES_MAX = ENVELOPE_BYTES_MAX  # one message is one envelope
 RPC_BYTES_MAX = 1 * MIB  # libp2p bundles messages; py-libp2p 0.8.1 silently drops larger frames at the far end
 MESSAGES_PENDING_MAX = 512  # screened, not yet stored; what overflows is dropped and comes back by sync
+MESSAGES_STORED_AT_ONCE_MAX = 64  # in one transaction, of those: at most 10 ms of work beside the disk's
+FORWARDING_TURNS = 8  # of the event loop before that: so many tasks pass a message on, one after the other
 PUBLISH_SPACING_S = 0.01  # Pubsub.publish does not yield, so a burst would overflow the 32-slot queue of each peer
 DETAIL_CHARS_MAX = 500  # of an event: some quote a peer
 SUBSCRIPTIONS_PER_PEER_MAX = 8  # a peer needs one
@@ -61,6 +63,9 @@ BLOB_BYTES_MAX = 64 * MIB  # that is held in memory: programs, tokenizers
 BLOB_FILE_BYTES_MAX = 8 * 1024 * MIB  # that goes to a file: corpora; 11 minutes at 100 Mbit/s
 BLOB_CHUNK_BYTES = 64 * KIB - 12  # with its header, the largest frame of Yamux
 BLOB_BLOCK_BYTES = 1 * MIB  # read from or written to a file at once: few hops between threads, little memory
+BLOB_RANGE_BYTES = 4 * MIB  # asked of one of several peers at once: a round trip is little beside it
+BLOB_AHEAD_BYTES_MAX = 16 * MIB  # beyond what is here, where ranges may begin: so much and a range wait in memory
+BLOB_PEERS_MAX = 4  # asked for ranges of one blob at once
 BLOBS_PER_ROUND_MAX = 32  # then the ledger is compared again
 BLOBS_MISSING_MAX = 1024  # looked at in one round
 BLOBS_SERVED_AT_ONCE_MAX = 2  # each is wholly in memory while it is sent
@@ -113,6 +118,9 @@ CONNECTIONS_PER_LOCAL_ADDRESS_MAX = 56  # from this machine, where a demo runs m
 HANDSHAKES_PER_ADDRESS_MAX = 16  # under way at once; beyond, the oldest is closed
 ARRIVALS = Rate(per_s=1, burst=64)  # of connections from one address: a handshake takes 5 ms; beyond, closed at once
 LOCAL_ARRIVALS = Rate(per_s=50, burst=200)  # from this machine
+NETWORK_SURPLUS_MIN = (
+    2  # connections more of one /16 or /32 than of the newcomer's: then one makes way, see admission.py
+)
 PROBATION_S = 1.0  # in which a peer can prove useful before its connection makes way for a newer one
 ADDRESSES_REMEMBERED_MAX = 4096
 PEERS_JUDGED_MAX = 4096
@@ -130,6 +138,7 @@ REQUESTS = Rate(per_s=100, burst=400)  # of one peer; beyond, answered later
 READS = Rate(per_s=2000, burst=8000)  # of Yamux frames, two each: 64 MB/s of full ones; beyond, read later
 WINDOW_BYTES_MAX = 512 * KIB  # that a peer may send ahead on one stream
 BUFFERED_BYTES_MAX = 4 * MIB  # unread on one connection: eight full windows; beyond, the connection is closed
+BUFFERED_BYTES_ALL_MAX = 64 * MIB  # unread on all together; beyond, one that has more than a window unread is closed
 PROTOCOL_NAME_BYTES_MAX = 1 * KIB  # in stream negotiation; beyond, the stream or connection is closed
 
 # Our own running

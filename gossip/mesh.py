@@ -7,11 +7,12 @@ showed a gap. Both sides do this, each for itself, so entries flow both ways. Go
     gossip ─► screen ─► Store.add ─► on_new            sync ─► exchange.checked ─► Store.add ─► on_new
                             └─ gap: a round with the forwarder, soon
 
-The store is called directly: its calls are short, and the thread that runs this is its one writer.
+The store is called directly: its calls are short, and the thread that runs this is its one writer. What peers would
+send again after a loss of power does not wait for the disk.
 """
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import trio
 
@@ -20,7 +21,7 @@ from gossip.blobs import BlobServer, Find, fetch_blob, nowhere
 from gossip.errors import NotThere, OtherSwarm, OtherVersion, PeerFault, StreamBroken
 from gossip.events import Event, Kind, Observer, Quiet
 from gossip.holdings import Holdings
-from gossip.protocols import Responder, fetch_status, topic_of, within
+from gossip.protocols import Responder, fetch_status, no_constitution, topic_of, within
 from gossip.screen import Verdict
 from gossip.sieve import SEEN, Sieve
 from gossip.transport import Transport
@@ -48,18 +49,20 @@ class Mesh:
         agent: str = "waggle",
         sync_interval_s: float = limits.SYNC_INTERVAL_S,
         find: Find = nowhere,
+        constitution: Callable[[], str | None] = no_constitution,
     ) -> None:
         """`challenge` is its digest in hex; `agent` is the software and its version, for people.
 
-        `find` knows the files of blobs that are too large for the ledger.
+        `find` knows the files of blobs that are too large for the ledger; `constitution` the digest of the one in
+        force here.
         """
         self._transport, self._store, self._challenge = transport, store, challenge
         self._observe, self._on_new = observe, on_new
         self._interval_s = sync_interval_s
         self._topic = topic_of(challenge)
         self._holdings = Holdings(store)
-        self._responder = Responder(transport, self._holdings, challenge, agent)
-        self._blobs = BlobServer(transport, store.blobs, find)
+        self._responder = Responder(transport, self._holdings, challenge, agent, constitution)
+        self._blobs = BlobServer(transport, store.blobs, find, lambda one: self._tell(one.kind, one.peer, one.detail))
         self._sieve, self._quiet = Sieve(challenge), Quiet()
         self._synced_s: dict[str, float] = {}  # connected peer → when a round with it ended well, or it connected
         self._rounds: dict[str, trio.Event] = {}  # peer → set it to have its next round now
@@ -109,23 +112,40 @@ class Mesh:
         return screened.verdict
 
     async def _receive(self, messages: trio.MemoryReceiveChannel[tuple[str, bytes]]) -> None:
-        async for peer, message in messages:
-            signed = self._sieve.take(message)
-            if signed is not None and not self._add(signed, peer) and peer in self._rounds:
-                self._rounds[peer].set()
+        """Store what gossip brings: all that waits at once, because a transaction costs more than an entry.
 
-    def _add(self, signed: Signed, peer: str) -> bool:
-        """Store an entry that came from `peer`. False if it does not fit its feed; the reason is told."""
+        Nothing else runs meanwhile, so the messages are first let out to the next peers.
+        """
+        async for first in messages:
+            for _ in range(limits.FORWARDING_TURNS):
+                await trio.lowlevel.checkpoint()
+            waiting = [first]
+            with suppress(trio.WouldBlock, trio.EndOfChannel):
+                while len(waiting) < limits.MESSAGES_STORED_AT_ONCE_MAX:
+                    waiting.append(messages.receive_nowait())
+            new: list[Signed] = []
+            with self._store.batch(refetchable=True):
+                for peer, message in waiting:
+                    signed = self._sieve.take(message)
+                    if signed is not None and not self._add(signed, peer, new) and peer in self._rounds:
+                        self._rounds[peer].set()
+            for signed in new:
+                self._on_new(signed)
+
+    def _add(self, signed: Signed, peer: str, new: list[Signed]) -> bool:
+        """Store an entry that came from `peer`. False if it does not fit its feed; the reason is told.
+
+        `new` collects what was not here before, to be told of when it is stored for good.
+        """
         try:
-            new = self._store.add(signed)
+            if self._store.add(signed):
+                new.append(signed)
         except Equivocation as error:
             self._tell(Kind.EQUIVOCATION, peer, str(error))
             return False
         except BrokenChain as error:
             self._tell(Kind.FEED_REFUSED, peer, str(error))
             return False
-        if new:
-            self._on_new(signed)
         return True
 
     # Rounds with one peer
@@ -141,15 +161,14 @@ class Mesh:
                 self._rounds[peer] = trio.Event()
                 pause_s = self._interval_s
                 try:
-                    if not introduced:
-                        await self._introduce(peer)
-                        introduced = True
-                    await self._sync(peer, memory)
-                    self._synced_s[peer] = trio.current_time()
-                    await self._fetch_blobs(peer, absent)
-                    if not synced:
-                        synced = True
-                        self._tell(Kind.PEER_SYNCED, peer)
+                    introduced = introduced or await self._introduce(peer)
+                    if introduced:
+                        await self._sync(peer, memory)
+                        self._synced_s[peer] = trio.current_time()
+                        await self._fetch_blobs(peer, absent)
+                        if not synced:
+                            synced = True
+                            self._tell(Kind.PEER_SYNCED, peer)
                 except OtherSwarm as error:
                     kind = Kind.OTHER_VERSION if isinstance(error, OtherVersion) else Kind.OTHER_SWARM
                     self._tell(kind, peer, str(error))
@@ -177,11 +196,20 @@ class Mesh:
             await self._rounds[peer].wait()
         del self._pauses[peer]
 
-    async def _introduce(self, peer: str) -> None:
+    async def _introduce(self, peer: str) -> bool:
+        """Learn who the peer is; False if it has no challenge yet: it is joining, and is asked again soon."""
         status = await fetch_status(self._transport, peer, mine=self._responder.status())
+        if status.challenge is None:
+            return False
         if status.challenge != self._challenge:
-            raise OtherSwarm(f"works on challenge {status.challenge or 'none'}, this node on {self._challenge}")
-        self._observe(Event(kind=Kind.PEER_STATUS, peer=peer, detail=status.agent, addresses=status.addresses))
+            raise OtherSwarm(f"works on challenge {status.challenge}, this node on {self._challenge}")
+        self._observe(
+            Event(
+                kind=Kind.PEER_STATUS, peer=peer, detail=status.agent, addresses=status.addresses,
+                constitution=status.constitution,
+            )
+        )  # fmt: skip
+        return True
 
     async def _sync(self, peer: str, memory: exchange.Memory) -> None:
         """Ask until nothing is lacking here that the peer has, or nothing comes of asking."""
@@ -242,30 +270,36 @@ class Mesh:
                 await stream.finish()
                 return (await receive(stream, SyncReply, limits.REPLY_BYTES_MAX)).answer
 
-    async def _checked(self, page: exchange.Page, pull: exchange.Pull) -> list[exchange.Sound]:
+    async def _checked(self, page: exchange.Page, pull: exchange.Pull) -> list[exchange.Item]:
         """The checked items of a page, letting other tasks run between them: a signature takes about 0.2 ms."""
-        items: list[exchange.Sound] = []
+        items: list[exchange.Item] = []
         for item in exchange.checked(page, pull, self._challenge):
             items.append(item)
             await trio.lowlevel.checkpoint()
         return items
 
-    def _keep(self, items: list[exchange.Sound], peer: str) -> tuple[int, bool]:
+    def _keep(self, items: list[exchange.Item], peer: str) -> tuple[int, bool]:
         """Store a page in one go. How many items were taken, and whether the last one was refused."""
         taken, fits = 0, True
+        new: list[Signed] = []
         refused: set[str] = set()  # feeds of which the peer holds another history, or more than is believed here
-        with self._store.batch():
+        with self._store.batch(refetchable=True):
             for item in items:
                 key = exchange.key_of(item)
-                if len(item) == 2:  # a proof: whichever of its entries is here, the other makes the ban
+                if isinstance(item, exchange.Passed):
+                    self._tell(Kind.MESSAGE_DROPPED, peer, f"passed over what follows of {key[1:]}: {item.reason}")
+                    fits = False
+                elif len(item) == 2:  # a proof: whichever of its entries is here, the other makes the ban
                     for signed in item:
-                        self._add(signed, peer)
+                        self._add(signed, peer, new)
                     fits = self._store.is_banned(item[0].statement.entry.author)
                 else:
-                    fits = key not in refused and self._add(item[0], peer)
+                    fits = key not in refused and self._add(item[0], peer, new)
                 if not fits:
                     refused.add(key)
                 taken += fits
+        for signed in new:
+            self._on_new(signed)
         return taken, not fits
 
     async def _fetch_blobs(self, peer: str, absent: set[str]) -> None:
@@ -274,6 +308,7 @@ class Mesh:
         wanted = [digest for digest in missing if digest not in absent and digest not in self._fetching]
         if not wanted:
             absent.clear()  # ask again next time: it may have them by then
+        received = 0
         for digest in wanted[: limits.BLOBS_PER_ROUND_MAX]:
             if digest in self._fetching:
                 continue  # another peer's task was faster
@@ -286,10 +321,14 @@ class Mesh:
                 absent.add(digest)
                 raise
             else:
-                self._store.blobs.put(data)
+                with self._store.batch(refetchable=True):
+                    self._store.blobs.put(data)
+                received += 1
                 self._tell(Kind.BLOB_RECEIVED, peer, digest, count=len(data))
             finally:
                 self._fetching.discard(digest)
+        if received and len(wanted) > limits.BLOBS_PER_ROUND_MAX:
+            self._rounds[peer].set()  # soon: a late joiner lacks thousands. Names of nothing do not hurry the rounds.
 
     def _tell(self, kind: Kind, peer: str, detail: str = "", *, count: int = 0) -> None:
         event = Event(kind=kind, peer=peer, detail=detail, count=count)

@@ -41,7 +41,7 @@ class PeerStore:
         """Write what `Book.take_changes` gave."""
         if not changes:
             return
-        with transaction(self._db):
+        with self._store.batch(refetchable=True):
             for peer, known in changes:
                 if known is None:
                     self._db.execute("DELETE FROM peer_records WHERE peer = ?", (peer,))

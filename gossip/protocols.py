@@ -6,9 +6,10 @@ in the protocol ids of the streams.
 Asking needs no ledger, so a joiner that knows nothing but an address can find out what a swarm works on and fetch it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import msgspec
 import trio
 
 from gossip import exchange, limits
@@ -44,9 +45,10 @@ def within(deadline_s: float) -> Iterator[None]:
         raise StreamBroken(f"not finished in {deadline_s} s") from error
 
 
-def own_status(transport: Transport, challenge: str | None, agent: str) -> Status:
+def own_status(transport: Transport, challenge: str | None, agent: str, constitution: str | None = None) -> Status:
     addresses = tuple(a for a in transport.addresses() if len(a) <= limits.ADDRESS_CHARS_MAX)
-    return Status(PROTOCOL, challenge, agent[: limits.AGENT_CHARS_MAX], addresses[: limits.ADDRESSES_MAX])
+    agent = agent[: limits.AGENT_CHARS_MAX]
+    return Status(PROTOCOL, challenge, agent, addresses[: limits.ADDRESSES_MAX], constitution)
 
 
 async def fetch_status(transport: Transport, peer: str, *, mine: Status | None = None) -> Status:
@@ -63,21 +65,34 @@ async def fetch_status(transport: Transport, peer: str, *, mine: Status | None =
     if abs(status.protocol - PROTOCOL) > 1:
         whose = "this node's" if status.protocol > PROTOCOL else "its"
         raise OtherVersion(f"speaks protocol {status.protocol}, this node {PROTOCOL}: update {whose} Waggle")
-    return Status(status.protocol, status.challenge, status.agent, of_peer(status.addresses, peer))
+    return msgspec.structs.replace(status, addresses=of_peer(status.addresses, peer))
+
+
+def no_constitution() -> None:
+    """For nodes that do not say what is in force with them."""
 
 
 class Responder:
     """Answers status and sync requests from a ledger."""
 
-    def __init__(self, transport: Transport, holdings: Holdings, challenge: str, agent: str) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        holdings: Holdings,
+        challenge: str,
+        agent: str,
+        constitution: Callable[[], str | None] = no_constitution,
+    ) -> None:
+        """`constitution` gives the digest of the one in force here now."""
         self._transport, self._holdings, self._challenge, self._agent = transport, holdings, challenge, agent
+        self._constitution = constitution
 
     def serve(self) -> None:
         self._transport.handle(STATUS, self._answer_status)
         self._transport.handle(SYNC, self._answer_sync)
 
     def status(self) -> Status:
-        return own_status(self._transport, self._challenge, self._agent)
+        return own_status(self._transport, self._challenge, self._agent, self._constitution())
 
     async def _answer_status(self, stream: Stream) -> None:
         with within(limits.REQUEST_DEADLINE_S):

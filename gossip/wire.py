@@ -6,7 +6,7 @@ for Status: what a newer version adds at its end is passed over, because it is b
 
     /waggle/status/1   asker: Status                 answerer: Status
     /waggle/sync/1     asker: SyncRequest            answerer: SyncReply
-    /waggle/blob/1     asker: BlobRequest            answerer: BlobReply, then the raw bytes from the asked offset on
+    /waggle/blob/1     asker: BlobRequest            answerer: BlobReply, then the raw bytes of the asked range
     /waggle/peers/1    asker: PeersRequest           answerer: PeersReply
 
 The asker closes its side after its message, and the answerer after its own.
@@ -51,6 +51,7 @@ class Status(_Message, frozen=True, array_like=True, forbid_unknown_fields=False
     challenge: Sha256 | None
     agent: Annotated[str, Meta(max_length=AGENT_CHARS_MAX)]
     addresses: Annotated[tuple[Annotated[str, Meta(max_length=ADDRESS_CHARS_MAX)], ...], Meta(max_length=ADDRESSES_MAX)]
+    constitution: Sha256 | None = None  # in force at the speaker; information only, and may be left out
 
 
 class SyncRequest(_Message, frozen=True, array_like=True):
@@ -66,7 +67,8 @@ class SyncReply(_Message, frozen=True, array_like=True):
 
 class BlobRequest(_Message, frozen=True, array_like=True):
     digest: Sha256
-    offset: Annotated[int, Meta(ge=0, le=2**53 - 1)] = 0  # bytes that the asker has already
+    offset: Annotated[int, Meta(ge=0, le=2**53 - 1)] = 0  # of the first byte that is wanted
+    length: Annotated[int, Meta(ge=0, le=2**53 - 1)] | None = None  # bytes that are wanted; None: to the end
 
 
 class BlobReply(_Message, frozen=True, array_like=True):

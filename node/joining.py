@@ -3,25 +3,30 @@
 Everything is checked against digests that follow from the challenge's. That one an invitation names (invite.py); where
 only an address is given, the peer there is believed which challenge this is, and nothing else.
 
-A part that one peer cannot give comes from the next. A corpus goes to its file block by block, and a connection that
-breaks costs no more than the block that it broke in.
+A part that one peer cannot give comes from the next. A corpus goes to its file block by block, from several peers at
+once if several were named, and a connection that breaks costs no more than the block that it broke in.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import trio
 
 from gossip.blobs import Download, fetch_blob, part_of
-from gossip.errors import GossipError, NotThere, OtherSwarm
+from gossip.errors import GossipError, MixedBlob, NotThere, OtherSwarm
 from gossip.limits import BLOB_BYTES_MAX, BLOB_FILE_BYTES_MAX, REDIAL_S_MAX, REDIAL_S_MIN
 from gossip.protocols import fetch_status
 from gossip.transport import Transport
 from ledger.blobs import BLOB_BYTES_MAX as LEDGER_BLOB_BYTES_MAX
 from node.errors import UserError
 from node.home import Home
+from policy.constitution import ConstitutionError
+from policy.constitution import from_canonical as from_constitution
 from trainer.challenge import CHALLENGE_BYTES_MAX, Challenge, ChallengeError, CorpusRef, from_canonical
 from trainer.corpus import CorpusError, Progress, packed_bytes_max, silent
 from trainer.tokens import TokenizerError
+
+_OTHERS_S = 3.0  # for reaching the other peers, before the corpus is fetched from those that answered
 
 
 async def fetch_challenge(
@@ -39,13 +44,13 @@ async def fetch_challenge(
     everything, for ever, saying why each fails. Raises `BadAddress` for one that can never work, `UserError` for a
     corpus that has to be brought by hand.
     """
-    joiner = _Joiner(transport, home, report, progress, invited_to)
+    joiner = _Joiner(transport, home, addresses, report, progress, invited_to)
     backoff_s = REDIAL_S_MIN
     while True:
         for address in addresses:
             try:
                 await joiner.fetch_from(await transport.connect(address))
-            except (GossipError, ChallengeError, CorpusError, TokenizerError) as error:
+            except (GossipError, ChallengeError, ConstitutionError, CorpusError, TokenizerError) as error:
                 report(f"cannot join through {address}: {error}")
             else:
                 return
@@ -61,12 +66,13 @@ class _Joiner:
         self,
         transport: Transport,
         home: Home,
+        addresses: Sequence[str],
         report: Callable[[str], None],
         progress: Progress,
         invited_to: str | None,
     ) -> None:
         self._transport, self._home, self._invited_to = transport, home, invited_to
-        self._report, self._progress = report, progress
+        self._addresses, self._report, self._progress = addresses, report, progress
         self._challenge: Challenge | None = None
         self._blobs: dict[str, bytes] = {}
         self._corpus: Download | None = None
@@ -84,7 +90,10 @@ class _Joiner:
         assert challenge is not None, "just begun"
         for digest, what in _small_parts(challenge).items():
             if digest not in self._blobs:
-                self._blobs[digest] = await fetch_blob(self._transport, peer, digest, BLOB_BYTES_MAX)
+                fetched = await fetch_blob(self._transport, peer, digest, BLOB_BYTES_MAX)
+                if digest == challenge.constitution:
+                    from_constitution(fetched)  # raises: of a newer Waggle, say
+                self._blobs[digest] = fetched
                 self._report(f"fetched the {what}")
         await self._fetch_corpus(peer, challenge.corpus)
         await trio.to_thread.run_sync(self._settle, challenge)
@@ -114,9 +123,32 @@ class _Joiner:
             self._corpus = Download(
                 path, corpus.digest, size_max, lambda done, total: self._progress(what, done, total)
             )
-        self._report(f"fetching the corpus, {corpus.bytes / 1e6:.1f} MB of text, from {peer[-8:]}")
-        await self._corpus.from_peer(self._transport, peer)
+        peers = [peer, *sorted(await self._others() - {peer})]
+        named = ", ".join(one[-8:] for one in peers)
+        self._report(f"fetching the corpus, {corpus.bytes / 1e6:.1f} MB of text, from {named}")
+        try:
+            await self._corpus.from_peers(self._transport, peers, self._report_failed)
+        except MixedBlob as error:
+            self._report(str(error))
+            await self._corpus.from_peers(self._transport, peers, self._report_failed)
         self._report("fetched the corpus")
+
+    def _report_failed(self, peer: str, error: GossipError) -> None:
+        self._report(f"{peer[-8:]} cannot go on with the corpus, and is left out: {error}")
+
+    async def _others(self) -> set[str]:
+        """The peers at all addresses, as far as they can be reached soon."""
+        found: set[str] = set()
+
+        async def connect(address: str) -> None:
+            with suppress(GossipError):
+                found.add(await self._transport.connect(address))
+
+        with trio.move_on_after(_OTHERS_S):
+            async with trio.open_nursery() as nursery:
+                for address in self._addresses:
+                    nursery.start_soon(connect, address)
+        return found
 
     def _settle(self, challenge: Challenge) -> None:
         path = self._home.corpus_file(challenge.corpus.digest)
@@ -128,6 +160,7 @@ class _Joiner:
 def _small_parts(challenge: Challenge) -> dict[str, str]:
     """Digest to what it is, of all but the corpus."""
     parts = {track.baseline: f"baseline of {name}" for name, track in challenge.tracks.items()}
+    parts[challenge.constitution] = "constitution"
     if challenge.tokenizer != "bytes":
         parts[challenge.tokenizer.digest] = "tokenizer"
     return parts

@@ -87,6 +87,34 @@ def test_one_address_cannot_take_the_place_of_others() -> None:
         assert len(evicted) == (n >= limits.CONNECTIONS_PER_ADDRESS_MAX)
 
 
+def test_many_useful_peers_of_one_network_make_way_for_others() -> None:
+    """An attacker whose peers answer well holds all connections, from addresses of its own /16."""
+    door = Door(8)
+    guests = [arrive(door, f"198.51.100.{n}", 0.0, f"sybil {n}")[0] for n in range(8)]
+    for n in range(8):
+        door.prove(f"sybil {n}")
+    first, let_in, evicted = arrive(door, "192.0.2.1", 10.0, "honest")
+    assert let_in
+    assert evicted == [guests[-1]]
+    door.prove("honest")
+    for n, address in enumerate(["203.0.113.5", "2001:db8::/64", "192.0.2.2", "203.0.113.6"]):
+        _, let_in, evicted = arrive(door, address, 20.0 + n, f"other {n}")
+        door.prove(f"other {n}")
+        assert let_in
+        assert first not in evicted
+    assert not arrive(door, "198.51.100.99", 30.0)[1]  # one more of the attacker's
+
+
+def test_one_network_gives_up_no_more_than_its_surplus() -> None:
+    door = Door(4)
+    for n in range(4):
+        arrive(door, f"198.5{n % 2}.100.{n}", 0.0, f"peer {n}")
+        door.prove(f"peer {n}")
+    assert arrive(door, "192.0.2.1", 10.0, "new")[1]
+    door.prove("new")
+    assert not arrive(door, "192.0.2.2", 20.0)[1]  # one of the others has two now, and that is one more
+
+
 def test_handshakes_of_one_address_are_limited_and_the_newest_goes_on() -> None:
     door = Door(limits.CONNECTIONS_INBOUND_MAX)
     guests = [arrive(door, ELSEWHERE, 0.0)[0] for _ in range(limits.HANDSHAKES_PER_ADDRESS_MAX)]

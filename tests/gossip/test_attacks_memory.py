@@ -14,7 +14,7 @@ from gossip.limits import MIB
 from gossip.wire import SYNC
 
 ATTACKERS = 24
-GROWTH_MAX = ATTACKERS * 12 * MIB  # 4 of unread data, 2 of RPCs, 4 of requests, and copies while they are read
+GROWTH_MAX = ATTACKERS * 8 * MIB + limits.BUFFERED_BYTES_ALL_MAX  # 2 of RPCs, 4 of requests, copies; what is unread
 
 
 async def hoard(peer: RawPeer) -> None:

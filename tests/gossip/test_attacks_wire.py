@@ -197,6 +197,25 @@ async def test_a_window_overrun_closes_the_connection(make_node: MakeNode, nurse
     await gets_through(make_node, victim)
 
 
+async def test_what_many_connections_leave_unread_is_bounded_together(
+    make_node: MakeNode, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each attacker keeps to what one connection may hold; together they are over the budget, and nobody is blamed."""
+    monkeypatch.setattr(limits, "BUFFERED_BYTES_ALL_MAX", 2 * limits.MIB)
+    victim = await make_node().start()
+    attackers = [await raw_peer(nursery, victim.address, source=f"127.0.0.{2 + number}") for number in range(4)]
+    with suppress(*GONE):
+        for number in range(16):
+            for attacker in attackers:
+                await attacker.open(1 + 2 * number, IDENTIFY)
+                await attacker.frame(DATA, 0, 1 + 2 * number, bytes(1 << 16))
+    await victim.watch.until(lambda: bool(victim.watch.of(Kind.CONNECTION_CLOSED)))
+    assert {event.detail for event in victim.watch.of(Kind.CONNECTION_CLOSED)} == {"memory"}
+    assert not victim.watch.of(Kind.PEER_FAULT)
+    monkeypatch.undo()
+    await gets_through(make_node, victim)
+
+
 async def test_many_streams_that_each_keep_to_their_window_are_bounded_together(
     make_node: MakeNode, nursery: trio.Nursery
 ) -> None:

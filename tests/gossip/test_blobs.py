@@ -8,11 +8,13 @@ from pathlib import Path
 import psutil
 import pytest
 import trio
+import zstandard
 from loopback import CHALLENGE, Node
 
 from gossip import limits
 from gossip.blobs import BlobServer, Download, fetch_blob, part_of
 from gossip.errors import MixedBlob, NotThere, PeerFault, StreamBroken
+from gossip.events import Event, Kind
 from gossip.mesh import Mesh
 from gossip.transport import Stream
 from gossip.wire import BLOB, BlobReply, BlobRequest, encode, receive
@@ -42,10 +44,11 @@ def sending(node: Node, data: bytes, *, size: int = len(CORPUS), upto: int = len
     asked: list[int] = []
 
     async def answer(stream: Stream) -> None:
-        offset = (await receive(stream, BlobRequest, 1000)).offset
-        asked.append(offset)
+        request = await receive(stream, BlobRequest, 1000)
+        asked.append(request.offset)
+        end = min(upto, request.offset + (size if request.length is None else request.length))
         await stream.write(encode(BlobReply(size)))
-        await stream.write(data[offset:upto])
+        await stream.write(data[request.offset : end])
         await stream.finish()
 
     node.transport.handle(BLOB, answer)
@@ -242,3 +245,88 @@ async def test_a_mesh_serves_files_that_the_home_knows(make_node: MakeNode, tmp_
         await joiner.transport.connect(founder.address)
         assert await fetch_blob(joiner.transport, founder.id, DIGEST, len(CORPUS)) == CORPUS
         nursery.cancel_scope.cancel()
+
+
+async def test_ranges_come_from_two_peers_at_once(
+    make_node: MakeNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "BLOB_RANGE_BYTES", 2 * MIB)
+    joiner, first, second = await connected(make_node, 2)
+    one, other = sending(first, CORPUS), sending(second, CORPUS)
+    seen: list[int] = []
+    path = tmp_path / DIGEST
+    download = Download(path, DIGEST, len(CORPUS), lambda done, total: seen.append(done))
+    await download.from_peers(joiner.transport, [first.id, second.id])
+    assert path.read_bytes() == CORPUS
+    assert one
+    assert other
+    assert set(one + other) >= {n * 2 * MIB for n in range(6)}
+    assert seen == [n * MIB for n in range(1, 13)]
+
+
+async def test_the_others_go_on_where_one_of_several_fails(make_node: MakeNode, tmp_path: Path) -> None:
+    joiner, without, breaking, honest = await connected(make_node, 3)
+    BlobServer(without.transport, without.store.blobs, find_in(tmp_path)).serve()
+    sending(breaking, CORPUS, upto=5 * MIB + 1000)
+    sending(honest, CORPUS)
+    download = Download(tmp_path / "new" / DIGEST, DIGEST, len(CORPUS))
+    told: list[tuple[str, type]] = []
+    await download.from_peers(
+        joiner.transport, [without.id, breaking.id, honest.id], lambda peer, error: told.append((peer, type(error)))
+    )
+    assert (tmp_path / "new" / DIGEST).read_bytes() == CORPUS
+    assert (without.id, NotThere) in told
+    assert honest.id not in [peer for peer, _ in told]
+
+
+async def test_what_all_have_failed_to_send_is_gone_on_with(make_node: MakeNode, tmp_path: Path) -> None:
+    joiner, one, other = await connected(make_node, 2)
+    for node in (one, other):
+        sending(node, CORPUS, upto=9 * MIB + 1000)
+    download = Download(tmp_path / DIGEST, DIGEST, len(CORPUS))
+    with pytest.raises(StreamBroken):
+        await download.from_peers(joiner.transport, [one.id, other.id])
+    assert part_of(tmp_path / DIGEST).read_bytes() == CORPUS[: 9 * MIB]
+    asked = sending(one, CORPUS)
+    await download.from_peers(joiner.transport, [one.id])
+    assert asked == [9 * MIB]
+
+
+@pytest.mark.parametrize("size", [len(CORPUS), len(CORPUS) - 1])
+async def test_a_liar_among_several_costs_one_more_download(make_node: MakeNode, tmp_path: Path, size: int) -> None:
+    joiner, liar, honest = await connected(make_node, 2)
+    sending(liar, b"x" * len(CORPUS), size=size)
+    sending(honest, CORPUS)
+    download = Download(tmp_path / DIGEST, DIGEST, len(CORPUS))
+    with pytest.raises(MixedBlob, match="one peer at a time"):
+        await download.from_peers(joiner.transport, [liar.id, honest.id])
+    told: list[tuple[str, type]] = []  # the liar's alone are wrong as well
+    await download.from_peers(
+        joiner.transport, [liar.id, honest.id], lambda peer, error: told.append((peer, type(error)))
+    )
+    assert told == [(liar.id, PeerFault)]
+    assert (tmp_path / DIGEST).read_bytes() == CORPUS
+
+
+async def test_a_spoilt_blob_is_not_here_and_the_owner_hears_of_it(make_node: MakeNode, tmp_path: Path) -> None:
+    joiner, founder = await make_node().start(mesh=False), await make_node().start()
+    await joiner.transport.connect(founder.address)
+    spoilt, sound = founder.store.blobs.put(b"spoilt program"), founder.store.blobs.put(b"sound program")
+    for data in (b"no zstandard frame", zstandard.compress(b"other program")):
+        founder.store.db.execute("UPDATE blobs SET data = ? WHERE digest = ?", (data, spoilt))
+        with pytest.raises(NotThere):
+            await fetch_blob(joiner.transport, founder.id, spoilt, 100)
+        assert await fetch_blob(joiner.transport, founder.id, sound, 100) == b"sound program"
+    events = founder.watch.of(Kind.BLOB_DAMAGED, joiner.id)
+    assert len(events) == 2
+    assert all("waggle ledger fsck" in event.detail for event in events)
+    assert not founder.watch.of(Kind.HANDLER_FAILED)
+
+
+async def test_a_file_that_cannot_be_read_is_not_here(make_node: MakeNode, tmp_path: Path) -> None:
+    joiner, founder = await connected(make_node, 1)
+    heard: list[Event] = []
+    BlobServer(founder.transport, founder.store.blobs, lambda digest: tmp_path, heard.append).serve()  # a folder
+    with pytest.raises(NotThere):
+        await fetch_blob(joiner.transport, founder.id, DIGEST, len(CORPUS))
+    assert [event.kind for event in heard] == [Kind.BLOB_DAMAGED]

@@ -19,6 +19,7 @@ from gossip.wire import BLOB, BlobReply, BlobRequest, encode, receive
 from ledger.envelope import peer_id
 from ledger.store import Store
 from node import joining
+from node.charter import default_constitution
 from node.errors import UserError
 from node.home import Home
 from node.invite import Invitation, accept, parse_link, read_invitations
@@ -31,6 +32,7 @@ MIB = 2**20
 PATIENCE_S = 20.0
 BASELINE = b"def build(): ...\n"
 CORPUS = Corpus(tuple(Document(f"{number}.txt", b"%d\n" % (number * 7919) * 4000) for number in range(100)))
+CONSTITUTION = default_constitution()
 KEY = bytes(range(32))
 ADDRESS = f"/ip4/192.0.2.7/tcp/4001/p2p/{examples.author_id(1)}"
 
@@ -39,6 +41,7 @@ def new_challenge(name: str = "test") -> Challenge:
     return Challenge(
         name=name,
         founder=peer_id(examples.key(1).public_key()),
+        constitution=CONSTITUTION.digest(),
         corpus=CorpusRef(digest=CORPUS.digest(), bytes=CORPUS.text_bytes, documents=len(CORPUS.documents)),
         split=Split(public_salt="0" * 32),
         tracks={examples.TRACK: Track(baseline=hashlib.sha256(BASELINE).hexdigest())},
@@ -50,7 +53,7 @@ def found(path: Path, name: str = "test") -> Home:
     home = Home(path)
     home.corpora.mkdir(parents=True)
     home.corpus_file(CORPUS.digest()).write_bytes(CORPUS.packed())
-    home.settle(new_challenge(name), {"baseline": BASELINE})
+    home.settle(new_challenge(name), {"baseline": BASELINE, "constitution": CONSTITUTION.canonical()})
     return home
 
 
@@ -119,9 +122,11 @@ async def test_a_corpus_is_streamed_to_its_file_with_progress(nursery: trio.Nurs
     assert home.private_split() != Home(tmp_path / "a").private_split()
 
 
-async def test_a_corpus_that_breaks_off_goes_on_from_the_next_peer(nursery: trio.Nursery, tmp_path: Path) -> None:
+async def test_a_corpus_that_one_peer_breaks_off_comes_from_the_others_meanwhile(
+    nursery: trio.Nursery, tmp_path: Path
+) -> None:
     swarm, founded, home = Swarm(nursery, tmp_path), found(tmp_path / "a"), Home(tmp_path / "b")
-    first = await swarm.serving("one", founded, corpus=CORPUS.packed(), upto=MIB + 10)
+    first = await swarm.serving("one", founded, corpus=CORPUS.packed(), upto=10)
     second, joiner = await swarm.serving("two", founded), await swarm.node("three")
     seen: list[int] = []
     await fetch_challenge(
@@ -129,8 +134,24 @@ async def test_a_corpus_that_breaks_off_goes_on_from_the_next_peer(nursery: trio
         progress=lambda _, done, __: seen.append(done),
     )  # fmt: skip
     assert is_settled(home)
-    assert seen == sorted(set(seen))  # nothing was fetched twice
-    assert any("ended after 10" in line for line in swarm.said)
+    assert seen == sorted(set(seen))
+    assert any(f"from {first.id[-8:]}, {second.id[-8:]}" in line for line in swarm.said)
+    assert any(line.startswith(first.id[-8:]) and "ended after 10" in line for line in swarm.said)
+    assert not any("trying again" in line for line in swarm.said)
+
+
+async def test_a_corpus_comes_from_all_addresses_that_answer(
+    nursery: trio.Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gossip.limits.BLOB_RANGE_BYTES", 100_000)
+    swarm, founded, home = Swarm(nursery, tmp_path), found(tmp_path / "a"), Home(tmp_path / "b")
+    one, other = await swarm.serving("one", founded), await swarm.serving("two", founded)
+    joiner = await swarm.node("three")
+    gone = ADDRESS.replace("192.0.2.7", "127.0.0.1").replace("4001", "1")
+    await fetch_challenge(joiner.transport, home, [one.address, gone, other.address], swarm.report)
+    assert is_settled(home)
+    for node in (one, other):
+        assert node.transport.metrics.snapshot()['requests_total{of="/waggle/blob/1"}'] > 0
 
 
 async def test_a_joiner_that_was_stopped_goes_on_after_its_restart(nursery: trio.Nursery, tmp_path: Path) -> None:
@@ -158,7 +179,7 @@ async def test_a_lying_peer_is_told_and_the_corpus_comes_from_an_honest_one(
     honest, joiner = await swarm.serving("two", founded), await swarm.node("three")
     await fetch_challenge(joiner.transport, home, [liar.address, honest.address], swarm.report)
     assert is_settled(home)
-    assert any(liar.address in line and "other bytes" in line for line in swarm.said)
+    assert any("other bytes" in line and liar.id in line for line in swarm.said)
 
 
 async def test_a_corpus_larger_than_the_challenge_can_have_is_refused(nursery: trio.Nursery, tmp_path: Path) -> None:
