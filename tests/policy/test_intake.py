@@ -13,7 +13,20 @@ from ledger import queries
 from ledger.author import Author
 from ledger.predicates import Comparison, Discovery
 from ledger.store import Store
-from policy.intake import TRANSITIONS, Claim, IllegalMove, Move, Rejected, State, Waiting, advance, check_claim
+from policy.intake import (
+    TRANSITIONS,
+    Claim,
+    Course,
+    IllegalMove,
+    Move,
+    Question,
+    Rejected,
+    State,
+    Waiting,
+    advance,
+    check_claim,
+    repeats,
+)
 
 PARENT, CHILD = (
     f"STEPS = {steps}\n\ndef build(vocab_size, seq_len): ...\n\ndef train(model, task): ...\n".encode()
@@ -136,6 +149,60 @@ def test_a_single_pair_is_no_evidence(ledger: Ledger) -> None:
     assert "two or more pairs" in reason(ledger.judge(ledger.claim(first_pair)))
 
 
+def test_a_misdeed_is_what_the_signed_entries_contradict_and_nothing_else(ledger: Ledger) -> None:
+    def judged(claim: Claim) -> Rejected:
+        found = ledger.judge(claim)
+        assert isinstance(found, Rejected)
+        return found
+
+    assert judged(ledger.claim(evidence(differences=(-1.0, -1.0, -1.0), mean=-1.0))).misdeed
+    assert judged(ledger.claim(evidence(mean=-0.5))).misdeed
+    assert judged(ledger.claim(evidence(seeds=(7, 8, 9)))).misdeed
+    assert not judged(ledger.claim(evidence(mean=0.1))).misdeed
+    assert not judged(ledger.claim(child_program=b"print('no contract')")).misdeed
+    assert not judged(ledger.claim(lambda body: msgspec.structs.replace(body, track="gpu"))).misdeed
+
+
+def question(name: str, by: str = "a", **changes: Any) -> Question:
+    asked = Question(name, by, "cpu", parent="p", child="c", change=("tree-p", "tree-c"))
+    return msgspec.structs.replace(asked, **changes)
+
+
+def test_the_same_question_is_run_once() -> None:
+    first = question("first", state=State.QUEUED)
+    assert "same child and parent" in (repeats(question("copy", "b"), [first]) or "")
+    disguised = question("disguised", "b", child="c2", parent="p2")
+    assert "only comments or layout" in (repeats(disguised, [first]) or "")
+    assert repeats(question("other", child="c2", change=("tree-p", "tree-c2")), [first]) is None
+    assert repeats(question("elsewhere", track="gpu"), [first]) is None
+    assert (
+        repeats(question("no tree", child="c2", change=None), [question("x", change=None, state=State.QUEUED)]) is None
+    )
+    assert repeats(first, [first]) is None
+
+
+def test_a_child_confirmed_here_is_not_run_against_a_weaker_parent() -> None:
+    weaker = question("weaker", "b", parent="weak", change=("tree-weak", "tree-c"))
+    assert "confirmed here" in (repeats(weaker, [question("first", state=State.ADOPTED)]) or "")
+    assert repeats(weaker, [question("first", state=State.REFUTED)]) is None
+    assert "in the line" in (repeats(weaker, [], {"c"}) or "")
+
+
+@pytest.mark.parametrize("fallen", [State.REJECTED, State.QUARANTINED, State.WAITING, State.RECEIVED])
+def test_a_spoilt_copy_that_came_first_keeps_nobody_out(fallen: State) -> None:
+    assert repeats(question("true"), [question("copy", "thief", state=fallen)]) is None
+
+
+def test_a_course_remembers_why_and_refuses_what_the_table_has_not() -> None:
+    course = Course().go(Move.WAIT, "a trial is missing").go(Move.ARRIVE).go(Move.CHECKED).go(Move.ENQUEUE)
+    assert course.state is State.QUEUED
+    assert course.steps[0].reason == "a trial is missing"
+    assert course.steps[1].reason == Move.ARRIVE.value
+    with pytest.raises(IllegalMove):
+        course.go(Move.ADOPT)
+    assert course.state is State.QUEUED
+
+
 def test_every_move_is_legal_exactly_if_the_table_has_it() -> None:
     for state, move in itertools.product(State, Move):
         if (state, move) in TRANSITIONS:
@@ -145,14 +212,30 @@ def test_every_move_is_legal_exactly_if_the_table_has_it() -> None:
                 advance(state, move)
 
 
-def test_every_state_is_reached_and_none_is_a_trap_by_mistake() -> None:
-    reached, open_states = {State.RECEIVED}, [State.RECEIVED]
+def reachable(start: State) -> set[State]:
+    found, open_states = {start}, [start]
     while open_states:
         state = open_states.pop()
-        for (before, _), after in TRANSITIONS.items():
-            if before is state and after not in reached:
-                reached.add(after)
-                open_states.append(after)
-    assert reached == set(State)
-    ends = {state for state in State if not any(before is state for before, _ in TRANSITIONS)}
-    assert ends == {State.REJECTED, State.REFUTED, State.INCONCLUSIVE, State.ADOPTED, State.DECLINED}
+        after = {to for (before, _), to in TRANSITIONS.items() if before is state} - found
+        found |= after
+        open_states += after
+    return found
+
+
+def test_every_state_is_reached_and_only_what_is_provably_wrong_is_final() -> None:
+    assert reachable(State.RECEIVED) == set(State)
+    assert {state for state in State if reachable(state) == {state}} == {State.REJECTED}
+
+
+def test_nothing_is_adopted_that_this_node_has_not_run() -> None:
+    """The only way to `adopted` is from `confirmed`, and there only from `verifying`, or back from where it led."""
+    assert {before for (before, _), after in TRANSITIONS.items() if after is State.ADOPTED} == {State.CONFIRMED}
+    before_confirmed = {before for (before, _), after in TRANSITIONS.items() if after is State.CONFIRMED}
+    assert before_confirmed == {State.VERIFYING, State.WITHHELD, State.DECLINED}
+    for state in (State.WITHHELD, State.DECLINED):
+        assert {before for (before, _), after in TRANSITIONS.items() if after is state} == {State.CONFIRMED}
+
+
+def test_every_move_is_used_and_has_words_of_its_own() -> None:
+    assert {move for _, move in TRANSITIONS} == set(Move)
+    assert len({move.value for move in Move}) == len(Move)

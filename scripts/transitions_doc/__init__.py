@@ -1,0 +1,1 @@
+"""Writes docs/transitions.md from the transition tables."""
