@@ -18,6 +18,7 @@ from ledger.predicates import PeerId, Sha256
 EVALUATOR_VERSION = 1
 CHALLENGE_BYTES_MAX = 64 * 1024
 VOCAB_SIZE_BYTES = 256
+MAINTAINERS_MAX = 64
 TOKENIZER_BYTES_MAX = 16 * 2**20  # of a tokenizer's file
 
 
@@ -71,10 +72,18 @@ class Challenge(_Part, frozen=True, kw_only=True):
     name: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9-]{0,62}$", max_length=63)]
     evaluator: Annotated[int, Meta(ge=EVALUATOR_VERSION, le=EVALUATOR_VERSION)] = EVALUATOR_VERSION
     founder: PeerId
+    maintainers: Annotated[tuple[PeerId, ...], Meta(max_length=MAINTAINERS_MAX)] = ()  # none named: the founder alone
+    constitution: Sha256  # of the canonical form of the first one, which the maintainers can amend
     tokenizer: Literal["bytes"] | TokenizerRef = "bytes"
     corpus: CorpusRef
     split: Split
     tracks: Annotated[dict[str, Track], Meta(min_length=1, max_length=64)]
+
+    def __post_init__(self) -> None:
+        if len(set(self.maintainers)) < len(self.maintainers):
+            raise ValueError("a maintainer is named twice")
+        if not self.maintainers:  # spelled out, so that one meaning has one digest
+            msgspec.structs.force_setattr(self, "maintainers", (self.founder,))
 
     def canonical(self) -> bytes:
         """Canonical JSON: every field present, keys sorted, no spaces, shortest float form."""

@@ -104,6 +104,7 @@ def trial(
     challenge = Challenge(
         name="bench",
         founder="12D3KooW" + "A" * 44,
+        constitution="c" * 64,
         corpus=CorpusRef(digest="0" * 64, bytes=text.text_bytes, documents=len(text.documents)),
         split=Split(public_salt=SALT.hex(), validation_share=VALIDATION_SHARE),
         tracks={"bench": track},

@@ -26,6 +26,7 @@ FOUNDER, STRANGER = (peer_id(Ed25519PrivateKey.from_private_bytes(bytes([n]) * 3
 CHALLENGE = Challenge(
     name="a-challenge",
     founder=FOUNDER,
+    constitution="e" * 64,
     corpus=CorpusRef(digest="a" * 64, bytes=1000, documents=10),
     split=Split(public_salt="0" * 32),
     tracks={"cpu-quick": Track(baseline="b" * 64), "cpu-long": Track(baseline="b" * 64, budget_s=300.0)},
@@ -35,6 +36,8 @@ CHALLENGE = Challenge(
 OTHER: list[tuple[tuple[str, ...], Any]] = [
     (("name",), "another"),
     (("founder",), STRANGER),
+    (("maintainers",), [FOUNDER, STRANGER]),
+    (("constitution",), "f" * 64),
     (("tokenizer",), {"digest": "d" * 64}),
     (("corpus", "digest"), "c" * 64),
     (("corpus", "bytes"), 1001),
@@ -92,6 +95,7 @@ def test_a_default_that_is_spelled_out_does_not_change_the_digest(tmp_path: Path
     document = json.loads(CHALLENGE.canonical())
     del document["split"]["validation_share"]
     del document["tokenizer"]
+    del document["maintainers"]  # the founder
     assert read(tmp_path, tomli_w.dumps(document)).digest() == CHALLENGE.digest()
 
 

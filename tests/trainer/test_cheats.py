@@ -39,6 +39,7 @@ def challenge() -> Challenge:
     return Challenge(
         name="cheats",
         founder="12D3KooW" + "A" * 44,
+        constitution="c" * 64,
         corpus=CorpusRef(digest=text.digest(), bytes=text.text_bytes, documents=len(text.documents)),
         split=Split(public_salt="0" * 32, validation_share=0.2),
         tracks={"tiny": TRACK},

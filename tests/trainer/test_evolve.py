@@ -23,7 +23,7 @@ def series(program: str, count: int, seed: int = 1) -> list[Proposal]:
     """Proposals from one parent, each told of those before it."""
     rng, seen, proposals = random.Random(seed), set[str](), []
     for _ in range(count):
-        proposals.append(Evolve().propose(Context(program=program, seen=seen), rng))
+        proposals.append(Evolve(()).propose(Context(program=program, seen=seen), rng))
         seen.add(fingerprint(proposals[-1].program))
     return proposals
 
@@ -33,7 +33,7 @@ def exhausted(program: str) -> list[str]:
     seen, texts, rng = set[str](), [], random.Random(1)
     while True:
         try:
-            text = Evolve().propose(Context(program=program, seen=seen), rng).program
+            text = Evolve(()).propose(Context(program=program, seen=seen), rng).program
         except NothingNew:
             return texts
         seen.add(fingerprint(text))
@@ -118,7 +118,7 @@ def test_proposals_of_proposals_stay_valid() -> None:
     rng, program = random.Random(3), BASELINE
     seen = {fingerprint(program)}
     for _ in range(30):
-        program = Evolve().propose(Context(program=program, seen=seen), rng).program
+        program = Evolve(()).propose(Context(program=program, seen=seen), rng).program
         seen.add(fingerprint(program))
         constants(program)
     assert len(seen) == 31
@@ -128,7 +128,7 @@ def test_what_is_left_to_try_runs_out_by_name() -> None:
     texts = exhausted("LAYERS = 1\n")
     assert sorted(texts) == ["LAYERS = 2\n"]
     with pytest.raises(NothingNew, match="has been tried"):
-        Evolve().propose(Context(program="x = 1\n"), random.Random(1))
+        Evolve(()).propose(Context(program="x = 1\n"), random.Random(1))
 
 
 def test_asserts_over_constants_are_kept() -> None:
@@ -246,7 +246,7 @@ def test_a_program_is_never_run(tmp_path: Path) -> None:
 )
 def test_a_program_that_does_not_parse_is_refused_by_name(program: str) -> None:
     with pytest.raises(ProgramUnreadable, match="the program is"):
-        Evolve().propose(Context(program=program), random.Random(1))
+        Evolve(()).propose(Context(program=program), random.Random(1))
     with pytest.raises(ProgramUnreadable, match="the program is"):
         fingerprint(program)
 

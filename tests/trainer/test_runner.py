@@ -40,6 +40,7 @@ CORPUS = Corpus(tuple(Document(f"{n}.txt", (f"document {n}: " + "waggle dance " 
 CHALLENGE = Challenge(
     name="tiny",
     founder="12D3KooW" + "A" * 44,
+    constitution="c" * 64,
     corpus=CorpusRef(digest=CORPUS.digest(), bytes=CORPUS.text_bytes, documents=len(CORPUS.documents)),
     split=Split(public_salt="0" * 32, validation_share=0.2),
     tracks={"tiny": Track(budget_s=0.5, memory_bytes=2**30, seq_len=16, eval_bytes=1024, baseline="0" * 64)},

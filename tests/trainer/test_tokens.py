@@ -154,6 +154,7 @@ def challenge(file: bytes | None) -> Challenge:
     return Challenge(
         name="bpe",
         founder="12D3KooW" + "A" * 44,
+        constitution="c" * 64,
         tokenizer="bytes" if file is None else TokenizerRef(digest=hashlib.sha256(file).hexdigest()),
         corpus=CorpusRef(digest=CORPUS.digest(), bytes=CORPUS.text_bytes, documents=len(CORPUS.documents)),
         split=Split(public_salt="0" * 32, validation_share=0.2),

@@ -60,6 +60,7 @@ def challenge(track: Track = TRACK) -> Challenge:
     return Challenge(
         name="tiny",
         founder="12D3KooW" + "A" * 44,
+        constitution="c" * 64,
         corpus=CorpusRef(digest=CORPUS.digest(), bytes=CORPUS.text_bytes, documents=len(CORPUS.documents)),
         split=Split(public_salt="0" * 32, validation_share=0.2),
         tracks={"tiny": track},

@@ -1,390 +1,222 @@
-"""The proposer that needs no key and no network: typed edits of a program's constants.
+"""The proposer that needs no key and no network: typed edits of constants, structural recipes, and crossover.
 
-A *knob* is a module-level constant in capitals whose value is a plain literal: a float, a positive integer, a boolean,
-or a string with its alternatives in a trailing comment `# choices: a, b`. What a change of each kind may be:
+A *move* is one change: an edit of a constant (`constants.py`), a recipe (`recipes/`), or a merge with another confirmed
+program (`crossover.py`). A proposal is one move, sometimes a pair, and more of them on a plateau. What is tried first
+is drawn by Thompson sampling (`bandit.py`) from priors and outcomes. The priors are of the order only: under a fixed
+budget the number of steps dominates (batch, context, depth, width), then the learning rate and its schedule.
+Everything gets its turn.
 
-* floats move on a log scale, by 2 and by 1.4; one strictly between 0 and 1 stays there or reaches 1, and above one half
-  it is the distance to 1 that moves, which is the natural scale of a momentum or a decay;
-* integers double, halve and move by half, small ones also by 1, and never fall below 1;
-* booleans flip; choices change to another choice.
-
-A program says which combinations make sense by module-level asserts over its constants, as in
-`assert WIDTH % HEADS == 0`; they are evaluated here, on the changed constants, before anything is proposed. An assert
-that says more (a call, an attribute) is left to the program itself.
-
-What is tried first is drawn at random, with FIRST_WEIGHT for the knobs that published nights of such search name
-first: under a fixed budget the number of steps dominates (batch, context, depth, width), then the learning rate and its
-schedule. It is a prior on the order only; everything gets its turn.
-
-Seeds are no knobs: a lucky seed is not a discovery. Nothing outside a changed literal changes, not even a space.
-
-Why libcst sees single lines only: its native parser overflows the stack on deeply nested text (a segmentation fault
-that would end the node), and a program may be a stranger's. The standard parser refuses such text with an exception.
+A program says which combinations make sense by module-level asserts over its constants (`asserts.py`); they are
+evaluated on the changed constants before anything is proposed.
 """
 
-import ast
+import functools
 import itertools
-import math
-import operator
 import random
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-import libcst as cst
+from msgspec.structs import replace
 
-from trainer.proposers.proposal import Context, NothingNew, Proposal, fingerprint, parse
+from trainer.proposers.asserts import Value
+from trainer.proposers.bandit import KEPT_SHARE, Arm, Bandit, prior_kept
+from trainer.proposers.constants import Edit, apply_edits, constants_of, edits_of, keeps_asserts, knobs_of
+from trainer.proposers.crossover import merge
+from trainer.proposers.hypotheses import hypothesis
+from trainer.proposers.proposal import Context, NothingNew, ProgramUnreadable, Proposal, Relative, fingerprint, parse
+from trainer.proposers.recipes.recipe import Recipe, apply
+from trainer.proposers.recipes.table import RECIPES
 
-KNOBS_MAX = 128
-LINE_CHARACTERS_MAX = 200
-INTEGER_MAX = 2**31
-SMALL_INTEGER = 8  # up to here a step of 1 is worth a trial
 FIRST_WORDS = frozenset(
     {"BATCH", "CONTEXT", "WINDOW", "LAYERS", "DEPTH", "WIDTH", "RATE", "LR", "WARMDOWN", "COOLDOWN"}
 )
-FIRST_WEIGHT = 4.0  # against 1 for every other knob
-PAIR_SHARE = 0.25  # of proposals that change two knobs
-PAIRS_TRIED_MAX = 500  # each costs a parse of the program, some milliseconds
-ASSERT_NODES_MAX = 100
+FIRST_KEPT = 0.3  # prior probability of being kept, of edits of such constants
+PAIR_SHARE = 0.25  # of proposals with two moves or more
+CROSSOVER_SHARE = 0.15  # of proposals, where there are relatives
+MOVES_MAX = 4  # in one proposal, on a plateau
+STRUCTURE_SHARE = 0.35  # of proposals that prefer recipes: there are more constants, and each has several edits
+STRUCTURE_FACTOR = 4.0  # by which those, and all on a plateau, prefer them
+SUGGESTED_FACTOR = 20.0  # for each word of an operator that the suggestion names
+COMBINATIONS_TRIED_MAX = 500  # each costs some parses of the program, some milliseconds
+HYPOTHESIS_CHARACTERS = 1000
 
-Value = bool | int | float | str
-
-_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,47}")
-_CHOICES = re.compile(r"\bchoices:\s*(\w{1,32}(?:\s*,\s*\w{1,32}){1,15})\s*$")
-_LINE_ENDS = re.compile(r"(\r\n|\r|\n)")  # Python's own; str.splitlines knows more
-
-
-class Knob(NamedTuple):
-    name: str
-    value: Value
-    choices: tuple[str, ...]  # empty unless the value is a string
-    line: int  # 0-based
+_WORD = re.compile(r"[a-z0-9]{2,}")
 
 
-class Edit(NamedTuple):
-    knob: Knob
-    value: Value
+class Move(NamedTuple):
+    """A change that can be made to a program, or to one that other moves have changed."""
+
+    arm: Arm
+    hypothesis: str
+    expected: float | None
+    prior: float  # probability of being kept, before any outcome
+    make: Callable[[str], str | None]
+
+    @property
+    def structural(self) -> bool:
+        return self.arm.operator.startswith("recipe:")
 
 
 class Evolve:
-    """Proposes one changed constant, sometimes two; see the module's text."""
+    """Proposes changes by the moves above; see the module's text. Without recipes it edits constants only."""
 
     name = "evolve"
 
+    def __init__(self, recipes: Sequence[Recipe] = RECIPES) -> None:
+        self._recipes = tuple(recipes)
+
     def propose(self, context: Context, rng: random.Random) -> Proposal:
-        """A change that is new; all single edits are tried before `NothingNew`, of the pairs a bounded sample.
+        """A change that is new; all single moves are tried before `NothingNew`, of combinations a bounded sample.
 
-        Pure: the same context and state of `rng` give the same proposal.
-        Raises `ProgramUnreadable` or `NothingNew`.
+        What peers have claimed comes last. The same context and state of `rng` give the same proposal.
+        Raises `ProgramUnreadable` or `NothingNew`; `OSError` where there are relatives and git cannot be started.
         """
-        program, seen = context.program, context.seen
-        tree = parse(program)
-        constants = _constants(tree)
-        rules = [node.test for node in tree.body if isinstance(node, ast.Assert)]
-        parent = fingerprint(program)
-        for edits in _combinations(_edits(_knobs(program, tree, constants)), rng):
-            changed = constants | {edit.knob.name: edit.value for edit in edits}
-            if not all(_holds(rule, changed) for rule in rules):
+        parent = fingerprint(context.program)
+        claimed: Proposal | None = None
+        seen: set[str] = {parent}
+        words = _words(context)
+        for moves in self._combinations(context, rng):
+            text = _made(moves, context.program)
+            if text is None:
                 continue
-            text = _apply(program, edits)
-            if (found := fingerprint(text)) != parent and found not in seen:
-                return Proposal(program=text, hypothesis=_hypothesis(edits), proposer=self.name)
-        raise NothingNew("every change of the constants has been tried: mutate another program or add constants to it")
+            found = fingerprint(text)
+            if found in seen or found in context.seen:
+                continue
+            seen.add(found)
+            answers = any(_named(move, words) for move in moves)
+            proposal = replace(_proposal(moves, text, self.name), answers=answers)
+            if found not in context.claimed:
+                return proposal
+            claimed = claimed or proposal
+        if claimed is not None:
+            return claimed
+        raise NothingNew("every change of this program has been tried: mutate another, or add constants to this one")
+
+    def _combinations(self, context: Context, rng: random.Random) -> Iterator[tuple[Move, ...]]:
+        """Moves in the order in which to try them: what the draw says first, then all others."""
+        singles = [*_edits(context.program), *(_recipe_move(recipe) for recipe in self._recipes)]
+        bandit, words = Bandit(context.outcomes), _words(context)
+        structure = max(context.widen, float(rng.random() < STRUCTURE_SHARE))
+        scores = [_score(move, bandit, words, structure, rng) for move in singles]
+        order = sorted(range(len(singles)), key=lambda place: -scores[place])
+        alone: Iterator[tuple[Move, ...]] = ((singles[place],) for place in order)
+        together = _drawn(singles, scores, context.widen, rng)
+        crossed = ((move,) for move in _crossings(context))
+        pair_share = PAIR_SHARE + (0.75 - PAIR_SHARE) * context.widen
+        pair_share *= 2 * bandit.score(Arm("pair"), 0.5, rng)  # learnt, from 1 on average
+        first = rng.random()
+        if words and any(_named(move, words) for move in singles):
+            return itertools.chain(alone, together, crossed)
+        if context.relatives and rng.random() < 2 * CROSSOVER_SHARE * bandit.score(Arm("crossover"), 0.5, rng):
+            return itertools.chain(crossed, alone, together)
+        if first < pair_share:
+            return itertools.chain(together, alone, crossed)
+        return itertools.chain(alone, together, crossed)
 
 
-def _constants(tree: ast.Module) -> dict[str, Value]:
-    """Names in capitals that are bound once in the whole program, at module level and to a plain literal."""
-    bindings = Counter(
-        node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)
-    )
-    found: dict[str, Value] = {}
-    for node in tree.body:
-        name, value = _assigned(node)
-        if name is not None and _NAME.fullmatch(name) and bindings[name] == 1 and isinstance(value, ast.Constant):
-            literal = value.value
-            if isinstance(literal, bool | int | float | str):
-                found[name] = literal
-    return found
+def _edits(program: str) -> list[Move]:
+    tree = parse(program)
+    moves = []
+    for edit in edits_of(knobs_of(program, tree, constants_of(tree))):
+        name, old = edit.knob.name, edit.knob.value
+        direction = 0
+        if not isinstance(edit.value, str) and not isinstance(old, str):
+            direction = (edit.value > old) - (edit.value < old)
+        prior = FIRST_KEPT if FIRST_WORDS & set(name.split("_")) else KEPT_SHARE
+        arm = Arm(f"constant:{name}", direction)
+        moves.append(Move(arm, hypothesis([edit]), None, prior, _editing(edit)))
+    return moves
 
 
-def _assigned(node: ast.stmt) -> tuple[str | None, ast.expr | None]:
-    match node:
-        case ast.Assign(targets=[ast.Name(id=name)], value=value):
-            return name, value
-        case ast.AnnAssign(target=ast.Name(id=name), annotation=ast.Name(), value=value):
-            return name, value
-    return None, None
+def _editing(edit: Edit) -> Callable[[str], str | None]:
+    return lambda text: _edited(text, edit.knob.name, edit.knob.value, edit.value)
 
 
-def _knobs(program: str, tree: ast.Module, constants: dict[str, Value]) -> list[Knob]:
-    lines = _LINE_ENDS.split(program)[::2]
-    knobs: list[Knob] = []
-    for node in tree.body:
-        name, _ = _assigned(node)
-        if name not in constants or name.endswith("SEED") or node.lineno != node.end_lineno:
-            continue
-        index = node.lineno - 1
-        comment = _comment(lines[index])
-        if comment is None:
-            continue
-        value = constants[name]
-        match = _CHOICES.search(comment) if isinstance(value, str) else None
-        choices = tuple(re.split(r"\s*,\s*", match[1])) if match else ()
-        knobs.append(Knob(name, value, choices, index))
-    return knobs[:KNOBS_MAX]
+@functools.lru_cache(maxsize=4096, typed=True)  # the same edits of one parent at every call
+def _edited(program: str, name: str, old: Value, new: Value) -> str | None:
+    """The edit made to a program in which other moves may have moved or changed the constant."""
+    tree = parse(program)
+    for knob in knobs_of(program, tree, constants_of(tree)):
+        if knob.name == name and knob.value == old:
+            return apply_edits(program, [Edit(knob, new)])
+    return None
 
 
-def _comment(line: str) -> str | None:
-    """The trailing comment of a line that holds one assignment of a literal, "" without one; else None."""
-    statement = _statement(line)
-    if statement is None:
-        return None
-    comment = statement.trailing_whitespace.comment
-    return "" if comment is None else comment.value
-
-
-def _statement(line: str) -> cst.SimpleStatementLine | None:
-    if len(line) > LINE_CHARACTERS_MAX:
-        return None
-    try:
-        statement = cst.parse_statement(line)
-    except cst.ParserSyntaxError:  # part of a longer statement
-        return None
-    if not isinstance(statement, cst.SimpleStatementLine) or len(statement.body) != 1:
-        return None
-    return statement if _code(statement) == line else None  # libcst drops a leading form feed
-
-
-def _code(statement: cst.SimpleStatementLine) -> str:
-    return cst.Module([statement]).code.removesuffix("\n")
-
-
-def _edits(knobs: Sequence[Knob]) -> list[Edit]:
-    return [Edit(knob, value) for knob in knobs for value in _alternatives(knob)]
-
-
-def _alternatives(knob: Knob) -> list[Value]:
-    """Other values for a knob, without repetition."""
-    match knob.value:
-        case bool(flag):
-            return [not flag]
-        case int(number) if 0 <= number <= INTEGER_MAX:
-            near = [number - 1, number + 1] if number <= SMALL_INTEGER else [number * 3 // 4, number * 3 // 2]
-            return [
-                value for value in dict.fromkeys([number // 2, number * 2, *near]) if value >= 1 and value != number
-            ]
-        case float(number) if number >= 0 and math.isfinite(number):
-            return [value for value in _float_steps(number) if math.isfinite(value) and value not in (0.0, number)]
-        case str(word) if word in knob.choices:
-            return [choice for choice in dict.fromkeys(knob.choices) if choice != word]
-    return []
-
-
-def _float_steps(number: float) -> list[float]:
-    """Steps to three significant digits, so that programs stay readable."""
-    if number == 0:
-        return [0.01, 0.1]
-    factors = (0.5, 1 / 1.4, 1.4, 2.0)
-    if 0.5 < number < 1:
-        distances = [float(f"{(1 - number) * factor:.3g}") for factor in factors]
-        steps = [float(f"{1 - distance:.12g}") for distance in distances]  # 0.9714, not 0.9713999999999999
-    else:
-        steps = [float(f"{number * factor:.3g}") for factor in factors]
-    return list(dict.fromkeys(steps))
-
-
-def _combinations(edits: list[Edit], rng: random.Random) -> Iterator[tuple[Edit, ...]]:
-    """Single edits in random order, and a sample of pairs; which come first is drawn as well."""
-    weights = [_weight(edit) for edit in edits]
-    # Weighted sampling without replacement: the largest u ** (1 / w) first (Efraimidis and Spirakis 2006).
-    order = [rng.random() ** (1 / weight) for weight in weights]
-    singles = ((edit,) for _, edit in sorted(zip(order, edits, strict=True), key=lambda keyed: -keyed[0]))
-    drawn = (tuple(rng.choices(edits, weights, k=2)) for _ in range(PAIRS_TRIED_MAX if edits else 0))
-    pairs = (pair for pair in drawn if pair[0].knob != pair[1].knob)
-    return itertools.chain(pairs, singles) if rng.random() < PAIR_SHARE else itertools.chain(singles, pairs)
-
-
-def _weight(edit: Edit) -> float:
-    return FIRST_WEIGHT if FIRST_WORDS & set(edit.knob.name.split("_")) else 1.0
-
-
-_BINARY: dict[type[ast.operator], Callable[[float, float], float]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod,  # no power: a stranger's 9 ** 9 ** 9 would not end
-}
-_COMPARISONS: dict[type[ast.cmpop], Callable[[object, object], bool]] = {
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
-    ast.Lt: lambda a, b: _number(a) < _number(b),
-    ast.LtE: lambda a, b: _number(a) <= _number(b),
-    ast.Gt: lambda a, b: _number(a) > _number(b),
-    ast.GtE: lambda a, b: _number(a) >= _number(b),
-    ast.In: lambda a, b: isinstance(b, tuple) and a in b,
-    ast.NotIn: lambda a, b: isinstance(b, tuple) and a not in b,
-}
-
-
-class _NotArithmetic(Exception):
-    """An expression that is about more than the constants."""
-
-
-def _holds(rule: ast.expr, constants: dict[str, Value]) -> bool:
-    """Whether an assert holds; one that is about more than constants counts as held."""
-    if sum(1 for _ in itertools.islice(ast.walk(rule), ASSERT_NODES_MAX + 1)) > ASSERT_NODES_MAX:
-        return True
-    try:
-        return bool(_evaluate(rule, constants))
-    except _NotArithmetic:
-        return True
-    except (ZeroDivisionError, OverflowError):
-        return False
-
-
-def _evaluate(node: ast.expr, constants: dict[str, Value]) -> object:
-    match node:
-        case ast.Constant(value=bool() | int() | float() | str() as value):
-            return value
-        case ast.Name(id=name) if name in constants:
-            return constants[name]
-        case ast.Tuple(elts=items) | ast.List(elts=items) | ast.Set(elts=items):
-            return tuple(_evaluate(item, constants) for item in items)
-        case ast.UnaryOp(op=ast.Not(), operand=operand):
-            return not _evaluate(operand, constants)
-        case ast.UnaryOp(op=ast.USub(), operand=operand):
-            return -_number(_evaluate(operand, constants))
-        case ast.BinOp(op=op, left=left, right=right) if type(op) in _BINARY:
-            return _BINARY[type(op)](_number(_evaluate(left, constants)), _number(_evaluate(right, constants)))
-        case ast.BoolOp(op=op, values=parts):
-            results = (bool(_evaluate(part, constants)) for part in parts)
-            return all(results) if isinstance(op, ast.And) else any(results)
-        case ast.Compare(left=first, ops=ops, comparators=rest) if all(type(op) in _COMPARISONS for op in ops):
-            values = [_evaluate(part, constants) for part in (first, *rest)]
-            return all(_COMPARISONS[type(op)](values[i], values[i + 1]) for i, op in enumerate(ops))
-    raise _NotArithmetic
-
-
-def _number(value: object) -> int | float:
-    if isinstance(value, int | float):
-        return value
-    raise _NotArithmetic
-
-
-def _apply(program: str, edits: Sequence[Edit]) -> str:
-    """`program` with the literals of the edited knobs replaced, and every other character as it was."""
-    parts = _LINE_ENDS.split(program)
-    for edit in edits:
-        place = 2 * edit.knob.line
-        statement = _statement(parts[place])
-        assert statement is not None, "a knob is an assignment on one line"
-        assignment = statement.body[0]
-        assert isinstance(assignment, cst.Assign | cst.AnnAssign), "a knob is an assignment"
-        assert assignment.value is not None, "a knob has a value"
-        literal = _literal(assignment.value, edit.value)
-        parts[place] = _code(statement.with_deep_changes(assignment.value, value=literal))
-    return "".join(parts)
-
-
-def _literal(old: cst.BaseExpression, value: Value) -> str:
-    if isinstance(value, str):
-        quote = old.quote if isinstance(old, cst.SimpleString) else '"'
-        return f"{quote}{value}{quote}"
-    return repr(value)
-
-
-_BOTH_WAYS = "its present value was not chosen for this budget"
-_MECHANISMS: tuple[tuple[frozenset[str], str, str], ...] = (  # words of the name; expected of more; expected of less
-    (
-        frozenset({"WARMUP"}),
-        "a gentler start keeps early updates from undoing each other",
-        "less of the budget goes to small early updates",
-    ),
-    (
-        frozenset({"WARMDOWN", "COOLDOWN"}),
-        "a longer fall of the rate averages out more gradient noise",
-        "more of the budget is spent at the full rate",
-    ),
-    (
-        frozenset({"FINAL"}),
-        "the last steps still learn",
-        "the last steps settle closer to a minimum",
-    ),
-    (
-        frozenset({"RATE", "LR"}),
-        "larger updates go further in the few steps of the budget",
-        "smaller updates are less noisy and more stable",
-    ),
-    (
-        frozenset({"BATCH"}),
-        "each update averages over more text and is less noisy",
-        "more updates fit the budget",
-    ),
-    (
-        frozenset({"CONTEXT", "WINDOW"}),
-        "predictions learn to use more of the text before them",
-        "cheaper steps let more updates fit the budget",
-    ),
-    (
-        frozenset({"LAYERS", "DEPTH"}),
-        "more layers express more per update",
-        "a shallower model takes more steps within the budget",
-    ),
-    (
-        frozenset({"WIDTH", "RATIO", "DIM", "HIDDEN"}),
-        "a larger model learns more from each byte",
-        "a smaller model takes more steps within the budget",
-    ),
-    (
-        frozenset({"HEADS"}),
-        "more heads attend to more places at once",
-        "fewer heads have more channels each to match on",
-    ),
-    (
-        frozenset({"DECAY"}),
-        "stronger decay keeps weights small and updates effective",
-        "weaker decay leaves a short run more of what it has learned",
-    ),
-    (
-        frozenset({"BETA", "BETA1", "BETA2", "MOMENTUM"}),
-        "a longer average smooths the noise of small batches",
-        "a shorter average follows a fast-changing start sooner",
-    ),
-    (
-        frozenset({"STD", "INIT"}),
-        "larger initial weights give stronger early gradients",
-        "smaller initial weights start closer to a uniform prediction",
-    ),
-    (
-        frozenset({"ROTARY", "ROPE", "THETA"}),
-        "longer wavelengths blur far positions less",
-        "shorter wavelengths tell near positions apart better",
-    ),
-    (
-        frozenset({"GRADIENT", "GRAD", "CLIP"}),
-        "looser clipping lets large gradients act",
-        "tighter clipping tames outlying batches",
-    ),
-)
-
-
-def _hypothesis(edits: Sequence[Edit]) -> str:
-    """One sentence: each knob with its old and new value and what is expected of the change."""
-    return "; ".join(
-        f"{knob.name} from {knob.value!r} to {value!r}: {_mechanism(knob, value)}" for knob, value in edits
+def _recipe_move(recipe: Recipe) -> Move:
+    return Move(
+        Arm(recipe.operator),
+        recipe.hypothesis,
+        recipe.expected,
+        prior_kept(recipe.expected),
+        lambda text: apply(recipe, text),
     )
 
 
-def _mechanism(knob: Knob, value: Value) -> str:
-    if isinstance(value, bool):
-        return "it may earn more than it costs" if value else "it may cost more than it earns at this budget"
-    if isinstance(value, str) or isinstance(knob.value, str):
-        return "an alternative may learn faster or run cheaper at this budget"
-    words = set(knob.name.split("_"))
-    for known, more, less in _MECHANISMS:
-        if words & known:
-            return more if value > knob.value else less
-    return _BOTH_WAYS
+def _crossings(context: Context) -> Iterator[Move]:
+    """Merges with relatives, the most promising one first."""
+    for relative in sorted(context.relatives, key=lambda relative: relative.effect):
+        why = (
+            f"the changes of another confirmed program, {relative.effect:+.4f} bpb against the common ancestor, "
+            "may add to those of this one"
+        )
+        yield Move(Arm("crossover"), why, None, KEPT_SHARE, _merging(relative))
+
+
+def _merging(relative: Relative) -> Callable[[str], str | None]:
+    return lambda text: merge(text, relative.ancestor, relative.program)
+
+
+def _score(move: Move, bandit: Bandit, words: set[str], structure: float, rng: random.Random) -> float:
+    score = bandit.score(move.arm, move.prior, rng)
+    if move.structural:
+        score *= 1 + (STRUCTURE_FACTOR - 1) * structure
+    return score * (1 + SUGGESTED_FACTOR * _named(move, words)) if words else score
+
+
+def _words(context: Context) -> set[str]:
+    return set(_WORD.findall(context.suggestion.lower()))
+
+
+def _named(move: Move, words: set[str]) -> int:
+    """How many words of the operator a suggestion names."""
+    return len(words & set(_WORD.findall(move.arm.operator.partition(":")[2].lower().replace("_", " "))))
+
+
+def _drawn(
+    singles: Sequence[Move], scores: Sequence[float], widen: float, rng: random.Random
+) -> Iterator[tuple[Move, ...]]:
+    """Combinations of two or more moves with different operators, drawn by the scores."""
+    if len(singles) < 2:
+        return
+    for _ in range(COMBINATIONS_TRIED_MAX):
+        count = 2 + sum(rng.random() < widen / 2 for _ in range(MOVES_MAX - 2))
+        moves = rng.choices(singles, scores, k=count)
+        if len({move.arm.operator for move in moves}) == count:
+            # Structure first: an edit finds its constant in a changed program, a recipe may need it as it was.
+            yield tuple(sorted(moves, key=lambda move: not move.structural))
+
+
+def _made(moves: Sequence[Move], program: str) -> str | None:
+    """The program with all moves made, in a form that parses and keeps its asserts; None where one does not fit."""
+    text = program
+    for move in moves:
+        made = move.make(text)
+        if made is None:
+            return None
+        text = made
+    try:
+        return text if keeps_asserts(text) else None
+    except ProgramUnreadable:
+        return None
+
+
+def _proposal(moves: Sequence[Move], text: str, name: str) -> Proposal:
+    known = [move.expected for move in moves if move.expected is not None]
+    return Proposal(
+        program=text,
+        hypothesis="; ".join(move.hypothesis for move in moves)[:HYPOTHESIS_CHARACTERS],
+        proposer=name,
+        operator=moves[0].arm.operator if len(moves) == 1 else "pair",
+        expected=sum(known) if known else None,
+    )

@@ -41,6 +41,8 @@ class Proposal(Struct, frozen=True, kw_only=True):
     expected: float | None = None  # bits per byte, child - parent; None where the proposer does not say
     seconds: float = 0.0  # wall time that it took to make
     usd: float = 0.0  # money that it took
+    source: str = ""  # id of the discovery in another track whose change this is; empty where it is none's
+    answers: bool = False  # it was made for the suggestion in the context
 
 
 class Relative(Struct, frozen=True, kw_only=True):
@@ -49,6 +51,17 @@ class Relative(Struct, frozen=True, kw_only=True):
     program: str
     ancestor: str  # the nearest common ancestor of it and the parent
     effect: float  # bits per byte against the ancestor, as measured; negative is better
+
+
+class Transfer(Struct, frozen=True, kw_only=True):
+    """A confirmed discovery of another track, whose change is to be tried on this one's program."""
+
+    source: str  # id of the discovery
+    track: str  # of the discovery
+    operator: str  # by which it was made, as its author says; may be empty
+    ancestor: str  # its parent program, a text
+    program: str
+    effect: float  # there, bits per byte, child - parent; effects of different tracks differ in size
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
@@ -69,10 +82,12 @@ class Context(Struct, frozen=True, kw_only=True):
     """
 
     program: str  # the parent
+    origin: str = ""  # where its text is from, if it is not the program that the candidate is to be compared with
     seen: Container[str] = frozenset()  # fingerprints that have been tried, here or by a peer
     claimed: Container[str] = frozenset()  # fingerprints that peers are about to try: avoid them, if others are left
     noise: float = 0.0  # standard deviation of one run's score, bits per byte
     relatives: tuple[Relative, ...] = ()
+    transfers: tuple[Transfer, ...] = ()  # the most promising first
     outcomes: tuple[Outcome, ...] = ()  # oldest first
     lessons: tuple[str, ...] = ()  # of failures
     skills: tuple[str, ...] = ()  # of successes

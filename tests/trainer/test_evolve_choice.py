@@ -1,0 +1,144 @@
+"""What evolve tries first: priors, what has worked, suggestions, claims, plateaus, relatives."""
+
+import random
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+import toy
+
+from trainer.proposers.bandit import Arm, Bandit, arms_of, prior_kept
+from trainer.proposers.evolve import Evolve
+from trainer.proposers.proposal import Context, Outcome, Proposal, Relative, fingerprint
+
+BASELINE = toy.source("cpu_quick.py")
+
+
+def proposals(count: int, of: Callable[[random.Random], Context]) -> list[Proposal]:
+    rng = random.Random(4)
+    return [Evolve().propose(of(rng), rng) for _ in range(count)]
+
+
+def outcome(operator: str, verdict: str, hypothesis: str = "", effect: float = -0.01, weight: float = 1.0) -> Outcome:
+    return Outcome(
+        operator=operator,
+        hypothesis=hypothesis,
+        verdict=verdict,  # type: ignore[arg-type]
+        effect=None if verdict == "failed" else effect if verdict == "kept" else 0.01,
+        weight=weight,
+    )
+
+
+def operators(count: int = 40, **context: object) -> Counter[str]:
+    known = Context(program=BASELINE, **context)  # type: ignore[arg-type]
+    return Counter(proposal.operator for proposal in proposals(count, lambda rng: known))
+
+
+@pytest.mark.parametrize("name", ["cpu_quick.py", "gpu_5min.py"])
+def test_proposals_of_a_series_differ_and_are_of_every_kind(name: str) -> None:
+    text, seen, rng, kinds = toy.source(name), set[str](), random.Random(1), Counter[str]()
+    for _ in range(150 if name == "cpu_quick.py" else 40):
+        proposal = Evolve().propose(Context(program=text, seen=seen), rng)
+        assert fingerprint(proposal.program) not in seen | {fingerprint(text)}
+        assert 0 < len(proposal.hypothesis) <= 1000
+        seen.add(fingerprint(proposal.program))
+        kinds[proposal.operator.partition(":")[0]] += 1
+    assert set(kinds) == {"constant", "recipe", "pair"}
+    assert min(kinds.values()) >= 3
+
+
+def test_the_same_context_and_chance_give_the_same_proposal() -> None:
+    context = Context(program=BASELINE, outcomes=(outcome("recipe:smear", "kept"),), widen=0.5)
+    assert Evolve().propose(context, random.Random(7)) == Evolve().propose(context, random.Random(7))
+
+
+def test_what_has_worked_is_tried_more_and_what_failed_less() -> None:
+    before = operators()
+    after = operators(
+        outcomes=tuple(
+            [outcome("recipe:key-shift", "kept")] * 30
+            + [outcome("recipe:half-batch", "failed"), outcome("recipe:muon", "discarded")] * 30
+        )
+    )
+    assert after["recipe:key-shift"] > before["recipe:key-shift"] + 10
+    assert after["recipe:muon"] + after["recipe:half-batch"] == 0 < before["recipe:muon"] + before["recipe:half-batch"]
+
+
+def test_a_stranger_without_standing_changes_nothing() -> None:
+    lies = tuple(outcome("recipe:label-smoothing", "kept", effect=-9.0, weight=0.0) for _ in range(50))
+    assert operators(outcomes=lies) == operators()
+
+
+def test_the_direction_that_paid_is_tried_again() -> None:
+    kept = outcome("constant:LEARNING_RATE", "kept", "LEARNING_RATE from 0.0005 to 0.001: larger updates")
+    context = Context(program=BASELINE, outcomes=(kept,) * 30)
+    moves = [p for p in proposals(40, lambda rng: context) if p.operator == "constant:LEARNING_RATE"]
+    assert len(moves) >= 10
+    raised = [p for p in moves if "to 0.002:" in p.hypothesis or "to 0.0014:" in p.hypothesis]
+    assert len(raised) == len(moves)
+
+
+def test_a_hypothesis_is_only_matched() -> None:
+    up, down = Arm("constant:RATE", 1), Arm("constant:RATE", -1)
+    assert list(arms_of(outcome("constant:RATE", "kept", "RATE from 1 to 2: why"))) == [up]
+    assert list(arms_of(outcome("constant:RATE", "kept", "RATE from 2.0 to 1e-3: why"))) == [down]
+    assert set(arms_of(outcome("constant:RATE", "kept", "print the key"))) == {up, down, Arm("constant:RATE")}
+    assert list(arms_of(outcome("constant:KIND", "kept", "KIND from 'a' to 'b': why"))) == [Arm("constant:KIND")]
+    assert list(arms_of(outcome("recipe:smear", "kept", "RATE from 1 to 2: why"))) == [Arm("recipe:smear")]
+
+
+def test_scores_follow_gains_in_units_of_the_usual_gain() -> None:
+    """The same whether gains are tenths or thousandths."""
+    for unit in (0.1, 0.0001):
+        known = [outcome("recipe:small", "kept", effect=-unit)] * 20 + [
+            outcome("recipe:large", "kept", effect=-3 * unit)
+        ] * 20
+        bandit, rng = Bandit(known), random.Random(1)
+        small, large = (
+            sum(bandit.score(Arm(f"recipe:{name}"), 0.15, rng) for _ in range(50)) for name in ("small", "large")
+        )
+        assert 1.3 < large / small < 3
+    assert prior_kept(-0.02) > prior_kept(0.0) > prior_kept(0.02) > 0
+
+
+def test_a_suggestion_is_tried_first() -> None:
+    found = operators(20, suggestion="maybe a longer WARMUP helps, please")
+    assert found["constant:WARMUP_SHARE"] >= 15
+    assert operators(20, suggestion="try the z-loss, z loss")["recipe:z-loss"] >= 10
+
+
+def test_only_what_a_suggestion_names_is_said_to_answer_it() -> None:
+    def proposed(suggestion: str) -> Proposal:
+        return Evolve(()).propose(Context(program=BASELINE, suggestion=suggestion), random.Random(1))
+
+    assert proposed("a longer warmup").answers
+    assert not proposed("a state space machine").answers
+    assert not proposed("").answers
+
+
+def test_what_is_claimed_comes_last() -> None:
+    first = Context(
+        program="LAYERS = 2\n", claimed=frozenset({fingerprint("LAYERS = 3\n"), fingerprint("LAYERS = 4\n")})
+    )
+    for seed in range(10):
+        assert Evolve().propose(first, random.Random(seed)).program == "LAYERS = 1\n"
+    left = Context(program="LAYERS = 2\n", claimed=first.claimed, seen={fingerprint("LAYERS = 1\n")})
+    assert Evolve().propose(left, random.Random(1)).program in {"LAYERS = 3\n", "LAYERS = 4\n"}
+
+
+def test_a_plateau_widens_the_moves() -> None:
+    calm, wide = operators(), operators(widen=1.0)
+    assert wide["pair"] > calm["pair"] + 5
+    changes = [p.hypothesis.count("; ") for p in proposals(12, lambda rng: Context(program=BASELINE, widen=1.0))]
+    assert max(changes) >= 3
+
+
+def test_relatives_are_crossed() -> None:
+    theirs = BASELINE.replace("BATCH = 16", "BATCH = 8")
+    ours = BASELINE.replace("HEADS = 2", "HEADS = 4")
+    relative = Relative(program=theirs, ancestor=BASELINE, effect=-0.02)
+    context = Context(program=ours, relatives=(relative,))
+    crossed = [p for p in proposals(40, lambda rng: context) if p.operator == "crossover"]
+    assert 2 <= len(crossed) <= 20
+    assert all("BATCH = 8" in p.program and "HEADS = 4" in p.program for p in crossed)
+    assert "-0.0200 bpb" in crossed[0].hypothesis

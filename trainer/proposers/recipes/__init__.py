@@ -1,0 +1,1 @@
+"""Structural changes of programs, as data."""
