@@ -24,9 +24,9 @@ types:
 layers:
     lint-imports
 
-# tests; arguments go to pytest
+# tests, three at a time: many of them wait; arguments go to pytest
 unit *arguments:
-    pytest "$@"
+    pytest -rs -n 3 --dist worksteal "$@"
 
 # a small swarm on this machine
 demo *arguments:
@@ -35,6 +35,10 @@ demo *arguments:
 # write docs/statements.md from the types
 statements:
     PYTHONPATH=scripts python -P -m statements_doc
+
+# write docs/transitions.md from the transition tables
+transitions:
+    PYTHONPATH=scripts python -P -m transitions_doc
 
 # mend style where it can be done by machine
 tidy:

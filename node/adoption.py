@@ -39,8 +39,11 @@ class Adopter:
         self._tree.commit(self._store.blobs.get(adopted.program), f"{adopted.reason}\n\nadoption {adopted.id}")
         return []
 
-    def adopt(self, program: str, discovery: str, reason: str, comparison: Comparison | None) -> Signed:
-        """Build on `program` from now on. `comparison` is with the incumbent, where that was not the parent."""
+    def adopt(self, program: str, discovery: str | None, reason: str, comparison: Comparison | None) -> Signed:
+        """Build on `program` from now on. `comparison` is with the incumbent, where that was not the parent.
+
+        `discovery`: by which the program came; None for the baseline, on the way back to it.
+        """
         return self._adopt(program, self.incumbent, discovery, reason, comparison)
 
     def _adopt(

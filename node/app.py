@@ -8,6 +8,7 @@ trial under way is dropped without a trace in the ledger.
 import os
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 
 import trio
@@ -24,21 +25,31 @@ from gossip.peerbook import reach_of
 from gossip.peering import Peering
 from gossip.peerstore import PeerStore
 from gossip.records import announced, parse_announced
+from ledger.author import Author
 from ledger.envelope import Signed
 from ledger.store import Store
 from node import status
+from node.charter import Charter
+from node.claims import ClaimBook
 from node.corpora import progress_bars
+from node.courses import Courses
 from node.errors import UserError
+from node.governance import Governance, Observed
 from node.home import Home
 from node.invite import accept
 from node.joining import fetch_challenge
 from node.lanes import open_lane
+from node.proposers import Chosen, choose, read_settings
 from node.tracks import choose_track
+from node.trust import Trust
 from node.work import Outside, Work
 from node.workbench import Lane
+from policy.gate import Action
 from trainer.challenge import Challenge
+from trainer.proposers.briefing import Setting
 from trainer.sandbox.command import SandboxUnavailable
 from trainer.sandbox.preflight import preflight
+from trainer.tokens import tokenizer_for
 
 LISTEN_DEFAULT = "/ip4/127.0.0.1/tcp/0"  # loopback: being reachable from elsewhere is for the user to ask for
 STATUS_INTERVAL_S = 1.0
@@ -58,6 +69,7 @@ class Options(Struct, frozen=True, kw_only=True):
     swarm_key: Path | None = None  # file with the key of the private swarm to join
     observe: bool = False  # hold, serve and gossip the ledger; run nothing
     track: str | None = None  # None: one for the CPU
+    proposers: tuple[str, ...] = ()  # their names; empty: those of the home's settings
     trials: int | None = None  # stop after this many; a pair or a verification under way is finished
 
 
@@ -113,8 +125,13 @@ async def run_node(options: Options, report: Report) -> None:
                     node.report("observing: this node holds and serves the ledger, and runs no program")
                     await trio.sleep_forever()
                 corpus, tokenizer = home.corpus_path(challenge, store), home.tokenizer_path(challenge, store)
-                async with open_lane(challenge, corpus, tokenizer) as lane:
-                    await node.work_on(lane, track, options.trials)
+                await node.work_in(
+                    lambda: open_lane(challenge, corpus, tokenizer),
+                    track,
+                    options.trials,
+                    try_sandbox=True,
+                    proposers=options.proposers,
+                )
                 stop.cancel()
         if failures:
             raise failures[0]
@@ -189,7 +206,14 @@ class Node:
         self._synced = trio.Event()  # once, with any peer
         self._joined: set[str] = set()  # peer ids, of --join
         self._work: Work | None = None
-        self._mesh = Mesh(transport, store, challenge.digest(), self._observe, self._on_new, find=home.blob_file)
+        self._charter = Charter(store, challenge)
+        self._governance: Governance | None = None  # of an observer, none
+        self._past_heard = False
+        self._constitutions: dict[str, str] = {}  # connected peer → digest of what it says is in force with it
+        self._mesh = Mesh(
+            transport, store, challenge.digest(), self._observe, self._on_new,
+            find=home.blob_file, constitution=lambda: self._charter.term().constitution,
+        )  # fmt: skip
         transport.metrics.gauge("sync_lag_seconds", self._mesh.sync_lag_s)
         self._peering = Peering(
             transport, PeerStore(store), home.key(), challenge.digest(), self._observe, transport.guard,
@@ -211,9 +235,72 @@ class Node:
 
     async def work_on(self, lane: Lane, track: str, trials: int | None) -> None:
         """Use a compute lane for one track, until cancelled or about `trials` trials have been run."""
-        outside = Outside(self.report, self._mesh.publish, self._hear_of_own_past)
-        self._work = Work(self._home, self._challenge, track, self._store, lane, outside)
-        await self._work.run(trials)
+        await self.work_in(lambda: nullcontext(lane), track, trials)
+
+    async def work_in(
+        self,
+        open_lane: Callable[[], AbstractAsyncContextManager[Lane]],
+        track: str,
+        trials: int | None,
+        *,
+        try_sandbox: bool = False,
+        proposers: tuple[str, ...] = (),
+    ) -> None:
+        """As `work_on`, with a lane that is closed while the gate stops the node: what runs in it is dropped.
+
+        `try_sandbox`: also try the sandbox again now and then. `proposers`: their names, or those of the settings.
+        """
+        await self._hear_of_own_past()
+        author = Author(self._store, self._home.key())
+        courses = Courses(self._home.courses_file)
+        trust = Trust(self._store, author.id, courses.bans)
+        chosen = self._choose_proposers(track, proposers)
+        for past in ClaimBook(self._store, author, track).own_past():
+            chosen.learn(*past)
+        gate = self._governance = Governance(
+            self._home, self._charter, self._store, author, self.report,
+            publish=self._mesh.publish, changed=self._hear,
+            observed=Observed(
+                self._home, self._store, author.id, standing=trust.verdict_weights, money_today=chosen.usd_today
+            ),
+            device=self._challenge.tracks[track].device if try_sandbox else None,
+        )  # fmt: skip
+        outside = Outside(
+            self.report, self._mesh.publish, self._hear_of_own_past, self._charter, gate, trust, courses
+        )  # fmt: skip
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(gate.watch)
+                stopped = True
+                while stopped:
+                    await gate.until_allowed(Action.TRIAL)
+                    with gate.while_allowed(Action.TRIAL) as scope:
+                        async with open_lane() as lane:
+                            self._work = Work(self._home, self._challenge, track, self._store, lane, outside, chosen)
+                            await self._work.run(trials)
+                    stopped = scope.cancelled_caught
+                nursery.cancel_scope.cancel()
+        finally:
+            chosen.close()
+
+    def _choose_proposers(self, track: str, names: tuple[str, ...]) -> Chosen:
+        """Raises `UserError`."""
+        found = self._challenge.tracks[track]
+        file = self._home.tokenizer_path(self._challenge, self._store)
+        tokenizer = tokenizer_for(self._challenge, None if file is None else file.read_bytes())
+        setting = Setting(
+            challenge=self._challenge.name, track=track, device=found.device, clock=found.clock,
+            budget_s=found.budget_s, threads=found.threads, memory_bytes=found.memory_bytes, seq_len=found.seq_len,
+            vocab_size=tokenizer.vocab_size,
+        )  # fmt: skip
+
+        def forbids_pay() -> str | None:
+            return None if self._governance is None else self._governance.forbids(Action.PAY)
+
+        return choose(
+            names, read_settings(self._home.settings_file), setting, self._home.accounts_file, os.environ,
+            forbids_pay=forbids_pay, report=self.report, transfers=len(self._challenge.tracks) > 1,
+        )  # fmt: skip
 
     async def look_nearby(self, endpoints: Sequence[Endpoint]) -> None:
         """Announce this node on the local network, and dial who does likewise."""
@@ -236,9 +323,10 @@ class Node:
         from peers, and a statement made before that would be a second history under the same key, which is what a
         liar signs.
         """
-        if self._joined or self._peering.knows_anybody():
+        if not self._past_heard and (self._joined or self._peering.knows_anybody()):
             with trio.move_on_after(FIRST_SYNC_S):
                 await self._synced.wait()
+        self._past_heard = True
 
     def _hear(self) -> None:
         if self._work is not None:
@@ -270,6 +358,8 @@ class Node:
             )
         if event.kind is Kind.PEER_SYNCED:
             self._synced.set()
+        if event.kind is Kind.PEER_STATUS and event.constitution is not None:
+            self._constitutions[event.peer] = event.constitution
         if event.kind in (Kind.ENTRIES_RECEIVED, Kind.BLOB_RECEIVED):
             self._hear()
         else:
@@ -281,8 +371,14 @@ class Node:
             now.addresses = list(dict.fromkeys((*self._announced, *self._transport.addresses())))
             now.peers = sorted(self._transport.peers())
             now.network = self._transport.metrics.snapshot()
+            self._constitutions = {one: said for one, said in self._constitutions.items() if one in now.peers}
+            now.unknown_constitutions = {
+                peer: said for peer, said in self._constitutions.items() if not self._charter.knows(said)
+            }
             if self._work is not None:
                 self._work.tell(now)
+            if self._governance is not None:
+                now.gate = self._governance.status()
             try:
                 status.write(self._home.status_file, now)
             except OSError as error:  # a full disk, say: the status is information only

@@ -21,20 +21,27 @@ from gossip.errors import GossipError
 from ledger import queries
 from ledger.errors import LedgerError
 from ledger.predicates import PAIRS_MAX
-from ledger.store import Store
 from node import corpora, story
 from node import status as node_status
+from node.amend_cli import amend_group
+from node.charter import Charter
 from node.errors import NodeFailure, UserError
 from node.exchange_cli import export_command, import_command
+from node.gate_cli import gate_group
 from node.home import Home, found_challenge
 from node.key_cli import key
 from node.ledger_cli import ledger
+from node.lessons_cli import lessons_command, skills_command
 from node.mending_cli import fsck_command, gc_command
 from node.options import console, home_option, json_option
 from node.peers_cli import invite_command, peers_group
 from node.proof_cli import check_command, checkpoint_command, prove_command
+from node.steering_cli import propose_command, suggest_command
 from node.swarm_key import keep_swarm_key, new_swarm_key
 from node.tracks import CPU_TRACK, GPU_TRACK, OWN_TRACKS, own_tracks
+from node.transfer_cli import transfers_command
+from node.why_cli import adopt_command, verify_command, why_command
+from policy.constitution import ConstitutionError, from_toml
 from trainer.challenge import ChallengeError
 from trainer.corpus import SHARED_BYTES_MAX, CorpusError
 from trainer.sandbox.command import SandboxUnavailable
@@ -45,6 +52,7 @@ MENDABLE = (
     GossipError,
     LedgerError,
     ChallengeError,
+    ConstitutionError,
     CorpusError,
     TokenizerError,
     SandboxUnavailable,
@@ -97,6 +105,19 @@ def waggle() -> None:
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Byte-level BPE file of the tokenizers library, pinned by the challenge. Default: bytes are the tokens.",
 )
+@click.option(
+    "--constitution",
+    "constitution_file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="TOML with the articles and limits of the swarm. Default: as `waggle amend show` prints it afterwards.",
+)
+@click.option(
+    "--maintainer",
+    "maintainers",
+    multiple=True,
+    metavar="PEER",
+    help="Peer id of one who can amend the constitution; may be repeated. Default: you alone.",
+)
 @click.option("--private", is_flag=True, help="Make a key that others need to join; `waggle invite` passes it on.")
 def init(
     home_path: Path,
@@ -106,16 +127,20 @@ def init(
     budget: float | None,
     tracks: tuple[str, ...],
     tokenizer: Path | None,
+    constitution_file: Path | None,
+    maintainers: tuple[str, ...],
     private: bool,
 ) -> None:
     """Make a challenge and an identity of your own."""
     if budget is not None and len(set(tracks)) > 1:
         raise UserError("--budget is for one --track; several have their own budgets, by different clocks.")
     home, file = Home(home_path), None if tokenizer is None else tokenizer.read_bytes()
+    constitution = None if constitution_file is None else from_toml(constitution_file.read_text())
     with corpora.progress_bars(Console(stderr=True)) as report:
         challenge = found_challenge(
-            home, name, corpus, own_tracks(tracks, budget), field=field, tokenizer=file, progress=report
-        )
+            home, name, corpus, own_tracks(tracks, budget), field=field, tokenizer=file,
+            constitution=constitution, maintainers=maintainers, progress=report,
+        )  # fmt: skip
     if private:
         keep_swarm_key(home.swarm_key_file, new_swarm_key())
     text = challenge.corpus
@@ -126,6 +151,7 @@ def init(
         click.echo(f"note      {corpora.unshareable(packed_bytes)}")
     for title, track in challenge.tracks.items():
         click.echo(f"track     {title}: {track.device}, {track.budget_s:g} s of {track.clock} time a trial")
+    click.echo(f"rules     constitution {challenge.constitution[:12]}, {len(challenge.maintainers)} maintainer(s)")
     click.echo(f"you are   {challenge.founder}")
     click.echo(f"home      {home.path}; now: waggle start --home {home.path}")
 
@@ -157,6 +183,11 @@ def init(
 )
 @track_option
 @click.option("--trials", type=click.IntRange(min=1), help="Stop after about this many trials.")
+@click.option(
+    "--proposer",
+    metavar="NAME[,NAME…]",
+    help="Where candidates come from: evolve, optuna, anthropic, command. Default: as in waggle.toml, else evolve.",
+)
 @click.option("--observe", is_flag=True, help="Hold, serve and gossip the ledger, and run no program.")
 def start(
     home_path: Path,
@@ -167,6 +198,7 @@ def start(
     swarm_key: Path | None,
     track: str | None,
     trials: int | None,
+    proposer: str | None,
     observe: bool,
 ) -> None:
     """Run a node: research, publish, re-verify what others publish, adopt what holds."""
@@ -175,6 +207,7 @@ def start(
     options = Options(
         home=home_path, listen=listen, join=join, announce=announce, mdns=mdns, swarm_key=swarm_key,
         track=track, trials=trials, observe=observe,
+        proposers=tuple(name.strip() for name in (proposer or "").split(",") if name.strip()),
     )  # fmt: skip
     trio.run(partial(run_node, options, _log_line))
 
@@ -276,11 +309,15 @@ def compare(a: Path, b: Path, home_path: Path, track: str | None, seeds: int, as
 def status(home_path: Path, as_json: bool) -> None:
     """What the node on this home is doing and what its ledger holds."""
     home = Home(home_path)
-    store = _open(home)
+    challenge = home.challenge()
+    store = home.store(challenge)
+    charter = Charter(store, challenge)
+    term, waiting = charter.term(), charter.history().waiting_for
     now, running = node_status.read(home.status_file), home.is_locked()
     facts: dict[str, Any] = {
         "running": running,
         "challenge": store.challenge,
+        "constitution": {"digest": term.constitution, "since": term.since, "waiting_for": waiting},
         "entries": queries.counts(store),
         "authors": len({author for author, _ in store.heads()}),
         "known_peers": sorted(store.peers()),
@@ -291,6 +328,10 @@ def status(home_path: Path, as_json: bool) -> None:
         return
     click.echo(f"node       {'running' if running else 'not running'} on {home.path}")
     click.echo(f"challenge  {store.challenge}")
+    since = "the challenge's own" if term.proposal is None else f"since Lamport time {term.since}"
+    click.echo(f"rules      constitution {term.constitution[:12]}, {since}")
+    if waiting is not None:
+        click.echo(f"rules      constitution {waiting[:12]} is ratified, and its text has not arrived from a peer yet")
     click.echo(f"ledger     {', '.join(f'{n} {kind}' for kind, n in facts['entries'].items()) or 'empty'}")
     if now is not None:
         click.echo(f"you are    {now.peer}")
@@ -300,6 +341,8 @@ def status(home_path: Path, as_json: bool) -> None:
             if "sync_lag_seconds" in now.network and now.peers:
                 click.echo(f"in step    {now.network['sync_lag_seconds']:.0f} s ago with all of them")
             click.echo(f"doing      {now.activity}")
+            if now.gate is not None:
+                click.echo(story.plain(f"gate       {now.gate.state}{': ' * bool(now.gate.reason)}{now.gate.reason}"))
             for discovery, reason in now.waiting.items():
                 click.echo(f"waits      {discovery[: story.ID_SHOWN]}  {story.plain(reason)}")
         score = "" if now.incumbent_bpb is None else f", {now.incumbent_bpb:.4f} bpb on the public split"
@@ -341,12 +384,17 @@ def doctor(home_path: Path, as_json: bool) -> None:
 
 for command in (
     *(export_command, import_command, prove_command, check_command, checkpoint_command),
-    *(fsck_command, gc_command),
+    *(fsck_command, gc_command, transfers_command),
 ):
     ledger.add_command(command)
-for group in (ledger, key, peers_group):
+for group in (ledger, key, peers_group, gate_group, amend_group):
     waggle.add_command(group)
 waggle.add_command(invite_command)
+for command in (
+    *(lessons_command, skills_command, suggest_command, propose_command),
+    *(why_command, verify_command, adopt_command),
+):
+    waggle.add_command(command)
 
 
 @waggle.command()
@@ -358,10 +406,6 @@ def demo(nodes: int, minutes: float, out: Path | None) -> None:
     from node.demo import run_demo
 
     sys.exit(run_demo(nodes, minutes * 60, out or Path(time.strftime("waggle-demo-%Y%m%d-%H%M%S")), console()))
-
-
-def _open(home: Home) -> Store:
-    return home.store(home.challenge())
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

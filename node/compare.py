@@ -100,9 +100,7 @@ def _failure(side: Side, seed: int | None, measured: Measurement) -> Failure:
 def _compared(
     programs: dict[Side, bytes], track: str, pairs: Sequence[ScoredPair], failure: Failure | None
 ) -> Comparison:
-    # No noise was measured here. Without it differences that are all equal count as exact, which for two programs
-    # that draw no random numbers they are.
-    shown = None if failure else evidence.effect([pair.difference for pair in pairs], noise=0.0)
+    shown = None if failure else evidence.effect([pair.difference for pair in pairs])
     a, b = (hashlib.sha256(programs[side]).hexdigest() for side in ("a", "b"))
     return Comparison(track, "public", a, b, tuple(pairs), shown, failure)
 

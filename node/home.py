@@ -10,6 +10,13 @@ corpus/           the packed corpus, and a tokenizer, under their digests, for t
 downloads/        what a corpus is being made of; gone when it is made
 incumbent/        git working tree of the program that the node builds on
 status.json       what a running node is doing, for `waggle status`
+waggle.toml       the owner's settings, of proposers for instance; optional (proposers.py)
+spending.jsonl    what proposers have cost
+program.md        what the owner wants proposers to know; optional, and read afresh for each proposal
+courses.db        how each discovery came to its state here: what no statement says (courses.py)
+asked/            the discoveries that the owner wants verified or adopted (asking.py)
+steering/         the owner's suggestions and programs for the search, and what became of them (steering.py)
+gate.json         what the owner commanded of the gate, and when somebody last looked, for the running node
 lock              held by the running node
 """
 
@@ -29,11 +36,13 @@ from ledger.envelope import peer_id
 from ledger.queries import counts
 from ledger.statements import commit
 from ledger.store import Store
+from node.charter import default_constitution
 from node.errors import UserError
 from node.identity import fresh_mark, load_or_create_key
 from node.salts import SALT_BYTES, Salts
 from node.swarm_key import read_swarm_key
 from node.tracks import baseline_program
+from policy.constitution import Constitution
 from trainer.challenge import Challenge, CorpusRef, Split, TokenizerRef, Track, from_canonical, load
 from trainer.corpus import Corpus, Progress, prepare, silent, split
 from trainer.tokens import BpeTokens, ByteTokens, Tokenizer, rows, tokenizer_for
@@ -61,6 +70,13 @@ class Home:
         self.corpora = path / "corpus"
         self.incumbent = path / "incumbent"
         self.status_file = path / "status.json"
+        self.gate_file = path / "gate.json"
+        self.brief_file = path / "program.md"
+        self.settings_file = path / "waggle.toml"
+        self.accounts_file = path / "spending.jsonl"
+        self.steering = path / "steering"
+        self.courses_file = path / "courses.db"
+        self.asked = path / "asked"
 
     def is_initialised(self) -> bool:
         return self.challenge_file.exists()
@@ -260,6 +276,8 @@ def found_challenge(
     *,
     field: str = "text",
     tokenizer: bytes | None = None,
+    constitution: Constitution | None = None,
+    maintainers: Sequence[str] = (),
     progress: Progress = silent,
 ) -> Challenge:
     """Make a challenge of one's own over text (or the embedded default) and settle in it.
@@ -267,6 +285,8 @@ def found_challenge(
     `sources` are paths, and URLs with a digest; `field` is the one that holds the text in files of records. `tracks`
     are some of `own_tracks`.
     `tokenizer` is a byte-level BPE file of the `tokenizers` library; bytes are the tokens where none is given.
+    `constitution` is the default where none is given; `maintainers` are the peer ids of those who can amend it, by
+    default the founder alone.
 
     Raises `UserError` if the home is taken or the text too little, `CorpusError` for text that cannot be used,
     `TokenizerError` for such a file, `ChallengeError` for a name that cannot be one.
@@ -274,11 +294,14 @@ def found_challenge(
     if home.is_initialised():
         home.settle(home.challenge(), {})  # raises, before a long build
     pinned = None if tokenizer is None else BpeTokens(tokenizer)
+    rules = constitution or default_constitution()
     path, written = prepare(sources, home.corpora, field=field, downloads=home.path / "downloads", progress=progress)
     salt = usable_salt(Corpus.open(path), VALIDATION_SHARE, tracks, pinned or ByteTokens())
     challenge = Challenge(
         name=name,
         founder=peer_id(home.key().public_key()),
+        maintainers=tuple(maintainers),
+        constitution=rules.digest(),
         tokenizer="bytes" if tokenizer is None else TokenizerRef(digest=hashlib.sha256(tokenizer).hexdigest()),
         corpus=CorpusRef(digest=written.digest, bytes=written.text_bytes, documents=written.documents),
         split=Split(public_salt=salt.hex(), validation_share=VALIDATION_SHARE),
@@ -286,6 +309,7 @@ def found_challenge(
     )
     challenge = from_canonical(challenge.canonical())  # what nobody could read, we do not write
     blobs = {track.baseline: baseline_program(name) for name, track in tracks.items()}
+    blobs[challenge.constitution] = rules.canonical()
     if challenge.tokenizer != "bytes" and tokenizer is not None:
         blobs[challenge.tokenizer.digest] = tokenizer
     if written.packed_bytes <= BLOB_BYTES_MAX:

@@ -141,7 +141,7 @@ def _parts(challenge: Challenge) -> set[str]:
     """Digests of what the challenge is made of."""
     tokenizer = set() if challenge.tokenizer == "bytes" else {challenge.tokenizer.digest}
     baselines = {track.baseline for track in challenge.tracks.values()}
-    return {challenge.digest(), challenge.corpus.digest} | tokenizer | baselines
+    return {challenge.digest(), challenge.constitution, challenge.corpus.digest} | tokenizer | baselines
 
 
 @contextmanager

@@ -43,7 +43,9 @@ def list_command(home_path: Path, as_json: bool) -> None:
         return
     for peer in facts["peers"]:
         state = "connected" if peer["connected"] else _ago(peer["reached_at"])
-        click.echo(story.plain(f"{peer['peer']}  {state:<21}  {' '.join(peer['addresses'])}"))
+        unknown = peer["unknown_constitution"]
+        law = "" if unknown is None else f"  constitution {unknown[:12]}, unknown here"
+        click.echo(story.plain(f"{peer['peer']}  {state:<21}  {' '.join(peer['addresses'])}{law}"))
     for rule in facts["rules"]:
         verdict = "allow" if rule["allowed"] else "ban"
         click.echo(story.plain(f"{verdict:<5}  {rule['target']}  {rule['reason']}".rstrip()))
@@ -150,7 +152,9 @@ def _facts(home: Home) -> dict[str, Any]:
     store = _open(home)
     peers = PeerStore(store)
     last = status.read(home.status_file)
-    connected = set(last.peers) if last is not None and home.is_locked() else set()
+    running = last is not None and home.is_locked()
+    connected = set(last.peers) if last is not None and running else set()
+    unknown = last.unknown_constitutions if last is not None and running else {}
     own = None if last is None else last.peer
     known = {one.peer: one for one in peers.known() if one.peer != own}
     return {
@@ -160,6 +164,7 @@ def _facts(home: Home) -> dict[str, Any]:
                 "connected": peer in connected,
                 "addresses": known[peer].places() if peer in known else [],
                 "reached_at": known[peer].reached_at if peer in known else None,
+                "unknown_constitution": unknown.get(peer),
             }
             for peer in sorted(connected | known.keys())
         ],

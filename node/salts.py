@@ -1,9 +1,9 @@
 """The node's private salts: which one is in use, how often it was, and which are spent and can be revealed.
 
 A private split is worth something as long as nobody can fit a program to it. Each verdict that a node publishes says a
-little about its split, to whoever sends it claims. So a salt serves `USES_MAX` verifications; then another one is
-drawn, and the old one is revealed, so that others can run again what its verdicts rest on. Before that they have its
-SHA-256 only, in the name of the split (`ledger.statements.commit`).
+little about its split, to whoever sends it claims. So a salt serves a stated number of verifications; then another
+one is drawn, and the old one is revealed, so that others can run again what its verdicts rest on. Before that they have
+its SHA-256 only, in the name of the split (`ledger.statements.commit`).
 
 One file of mode 0600 holds all of it, and is only ever appended to, a line at a time, on the disk before anything else
 happens:
@@ -24,9 +24,9 @@ from pathlib import Path
 
 from node.errors import UserError
 from node.identity import write_secret
+from policy.splits import USES_MAX
 
 SALT_BYTES = 16
-USES_MAX = 20  # each answers with about one bit about the split, and with noise
 _FIRST_LINE = b"waggle private salts 1\n"
 _LINE = re.compile(rb"(?:(salt|revealed) ([0-9a-f]{%d})|use)\n" % (2 * SALT_BYTES))
 
@@ -56,12 +56,12 @@ class Salts:
         """The salt in use; asking counts nothing."""
         return self._salts[-1]
 
-    def use(self) -> bytes:
-        """The salt for one more verification, which is counted; a new salt if the last has served its time.
+    def use(self, uses_max: int = USES_MAX) -> bytes:
+        """The salt for one more verification, which is counted; a new salt if the last has served `uses_max` of them.
 
         Call it between verifications only: from then on the salts before it are spent.
         """
-        if self.uses >= USES_MAX:
+        if self.uses >= uses_max:
             salt = self._draw()
             self._append(b"salt " + salt.hex().encode())
             self._salts.append(salt)

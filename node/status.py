@@ -5,6 +5,8 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from node.governance import GateStatus
+
 
 class NodeStatus(Struct, kw_only=True):
     """The facts of one running node."""
@@ -16,10 +18,13 @@ class NodeStatus(Struct, kw_only=True):
     listen: str = ""  # where it was asked to listen, with the port that it got
     addresses: list[str] = []  # where others can dial it
     peers: list[str] = []  # connected now
+    unknown_constitutions: dict[str, str] = {}  # of these, who says that one is in force that is not known here
     network: dict[str, float] = {}  # counters and gauges of gossip/metrics.py
     activity: str = "starting"
     trials: int = 0  # run since the start
+    gate: GateStatus | None = None  # of an observer, none
     waiting: dict[str, str] = {}  # discoveries of others that wait or were rejected, and why
+    next_turn: str = ""  # of what is queued to be verified: which is next, or why none is
     incumbent: str = ""  # SHA-256
     incumbent_bpb: float | None = None  # mean over own runs on the public split
 

@@ -1,22 +1,22 @@
-"""Runs trials, records each one in the node's own feed, and compares programs by pairs of them.
+"""Runs trials, records each one in the node's own feed, and compares programs by fresh pairs of them.
 
-Both runs of a pair are made one right after the other, and which goes first alternates: a machine's speed drifts with
-whatever else it does, and a budget in CPU seconds only dampens that (measured: docs/log.md). So a parent's earlier
-runs are never reused, although they would halve the cost.
+In a fresh pair both runs are made one right after the other, and which goes first alternates, which cancels a drift of
+the machine. Pairs are what a peer's discovery is verified with; a node's own search reuses its incumbent's runs
+(research.py, docs/adr/0004).
 """
 
 import hashlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from ledger import queries
 from ledger.author import Author
-from ledger.predicates import Comparison, Measurement, Status, Trial
+from ledger.predicates import BPB_MAX, Comparison, Measurement, Status, Trial
 from ledger.store import Store
-from node.errors import NodeFailure
 from node.home import SplitChoice
-from policy import evidence
+from policy import sequential
 from policy.evidence import Decision
+from policy.noise import Spread
+from policy.priority import FURTHER_PAIRS_MAX
 from trainer.requests import TrialRequest
 
 
@@ -42,7 +42,7 @@ class RunFailed(Exception):
 
 
 class Pair(NamedTuple):
-    """Two trials with one seed, one right after the other."""
+    """Two trials with one seed."""
 
     seed: int
     parent: Score
@@ -62,10 +62,32 @@ class Compared(NamedTuple):
     failure: RunFailed | None  # what ended it, where a run failed
 
 
+def seed_of(*what: bytes) -> int:
+    """A seed, different for each thing that it is for, always the same for the same."""
+    return int.from_bytes(hashlib.sha256(b"/".join(what)).digest()[:4], "big") % 2**31
+
+
 def seeds_of(*what: bytes) -> tuple[int, ...]:
-    """The seeds of one comparison: as many as it can need, different for each, always the same for the same."""
-    digests = (hashlib.sha256(b"/".join((*what, b"%d" % index))).digest() for index in range(evidence.LOOKS[-1]))
-    return tuple(int.from_bytes(digest[:4], "big") % 2**31 for digest in digests)
+    """The seeds of one comparison by fresh pairs: as many as it can need."""
+    return tuple(seed_of(*what, b"%d" % index) for index in range(FURTHER_PAIRS_MAX))
+
+
+def comparison_of(pairs: Sequence[Pair], split: SplitChoice, noise: Spread) -> Comparison:
+    """The statement of two or more pairs; `noise` is the spread of a difference."""
+    differences = tuple(pair.difference for pair in pairs)
+    shown = sequential.effect(differences, noise)
+    return Comparison(
+        split=split.name,
+        seeds=tuple(pair.seed for pair in pairs),
+        parent_trials=tuple(pair.parent.id for pair in pairs),
+        child_trials=tuple(pair.child.id for pair in pairs),
+        differences=differences,
+        mean=shown.mean,
+        low=max(shown.low, -BPB_MAX),  # an interval without end is stated as the widest there is
+        high=min(shown.high, BPB_MAX),
+        p_value=shown.p_value,
+        noise=noise.sd,
+    )
 
 
 class Workbench:
@@ -91,34 +113,25 @@ class Workbench:
         self._report(f"{purpose}: {result.val_bpb:.4f} bpb, {result.wall_s:.0f} s")
         return Score(signed.id, result.val_bpb)
 
-    async def noise(self, baseline: str, split: SplitChoice) -> float:
-        """Standard deviation of a difference, from A/A runs of the baseline; see `evidence.difference_noise`.
-
-        Runs that the ledger has count, so a restart does not measure again. Raises `NodeFailure` if the baseline does
-        not run here: no number of this machine means anything then.
-        """
-        scores = [
-            row.val_bpb
-            for row in queries.trials(self._store, self._author.id, baseline, split.name)
-            if row.track == self.track and row.val_bpb is not None
-        ][: evidence.NOISE_RUNS]
-        while len(scores) < evidence.NOISE_RUNS:
-            purpose = f"noise of the baseline, run {len(scores) + 1} of {evidence.NOISE_RUNS}"
-            try:
-                scores.append((await self.trial(baseline, len(scores), split, purpose)).val_bpb)
-            except RunFailed as failure:
-                raise NodeFailure(f"the challenge's baseline does not run on this machine ({failure})") from failure
-        return evidence.difference_noise(scores)
-
     def comparing(
-        self, parent: str, child: str, seeds: Sequence[int], split: SplitChoice, noise: float, *, give_up_early: bool
+        self,
+        parent: str,
+        child: str,
+        seeds: Sequence[int],
+        split: SplitChoice,
+        noise: Spread,
+        *,
+        claimed: float | None = None,
     ) -> "Comparing":
-        """A comparison of two programs in the store that has not begun."""
-        return Comparing(self, parent, child, seeds, split, noise, give_up_early)
+        """A comparison of two programs in the store that has not begun; `noise` is the spread of a difference.
+
+        `claimed` is what somebody says the mean is; None to ask for a gain that is worth the name.
+        """
+        return Comparing(self, parent, child, seeds, split, noise, claimed)
 
 
 class Comparing:
-    """A comparison under way, one pair at a time: between pairs the lane can go to something more urgent."""
+    """A comparison by fresh pairs under way, one pair at a time."""
 
     def __init__(
         self,
@@ -127,21 +140,28 @@ class Comparing:
         child: str,
         seeds: Sequence[int],
         split: SplitChoice,
-        noise: float,
-        give_up_early: bool,
+        noise: Spread,
+        claimed: float | None,
     ) -> None:
         self.parent, self.child = parent, child
-        self._bench, self._seeds, self._split, self._noise = bench, seeds, split, noise
-        self._give_up_early = give_up_early
+        self._bench, self._seeds, self._split, self._noise, self._claimed = bench, seeds, split, noise, claimed
         self._pairs: list[Pair] = []
         self._failure: RunFailed | None = None
 
     def decision(self) -> Decision:
-        """`Decision.MORE` as long as `evidence.decide` wants another pair and no run has failed."""
+        """`Decision.MORE` as long as `sequential.verdict` wants another pair and no run has failed."""
         if self._failure is not None:
             return Decision.NOT_BETTER if self._failure.program == self.child else Decision.UNDECIDED
-        differences = [pair.difference for pair in self._pairs]
-        return evidence.decide(differences, self._noise, give_up_early=self._give_up_early)
+        return sequential.verdict([pair.difference for pair in self._pairs], self._noise, claimed=self._claimed)
+
+    @property
+    def differences(self) -> list[float]:
+        """Of the pairs so far, bits per byte, child - parent."""
+        return [pair.difference for pair in self._pairs]
+
+    @property
+    def failed(self) -> bool:
+        return self._failure is not None
 
     async def advance(self) -> None:
         """Run one pair. Call it while the decision is `MORE`."""
@@ -166,22 +186,5 @@ class Comparing:
     def result(self) -> Compared:
         """What it came to so far."""
         enough = len(self._pairs) >= 2
-        comparison = _comparison(self._pairs, self._split, self._noise) if enough else None
+        comparison = comparison_of(self._pairs, self._split, self._noise) if enough else None
         return Compared(self.decision(), comparison, self._failure)
-
-
-def _comparison(pairs: Sequence[Pair], split: SplitChoice, noise: float) -> Comparison:
-    differences = tuple(pair.difference for pair in pairs)
-    shown = evidence.effect(differences, noise)
-    return Comparison(
-        split=split.name,
-        seeds=tuple(pair.seed for pair in pairs),
-        parent_trials=tuple(pair.parent.id for pair in pairs),
-        child_trials=tuple(pair.child.id for pair in pairs),
-        differences=differences,
-        mean=shown.mean,
-        low=shown.low,
-        high=shown.high,
-        p_value=shown.p_value,
-        noise=noise,
-    )

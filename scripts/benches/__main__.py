@@ -16,7 +16,13 @@ from rich.console import Console
 from benches.report import Effort, Goal, Parts, Row, table
 from trainer.trial import hardware
 
-BENCHES = {"ledger": "benches.ledger", "trainer": "benches.trainer"}  # name: module with PARTS
+BENCHES = {  # name: module with PARTS
+    "gossip": "benches.gossip",
+    "ledger": "benches.ledger",
+    "policy": "benches.policy",
+    "search": "benches.search",
+    "trainer": "benches.trainer",
+}
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

@@ -113,11 +113,11 @@ def test_two_terminals(home: Path, tmp_path: Path, running: list[Started]) -> No
     shown = waggle("ledger", "show", entry, "--home", other, "--json")
     assert json.loads(shown.stdout)["predicateType"] == "urn:waggle:adoption:v1"
 
-    two.line("noise of the baseline, run 1")
+    two.line("incumbent", "seed 1:")
     assert two.end(signal.SIGKILL) == -signal.SIGKILL
     log = ("ledger", "log", "--home", other, "--json", "--limit", "1000")
     before = {line["id"] for line in json.loads(waggle(*log).stdout)}
-    one.line("noise of the baseline, run 3")  # goes on while the other is away
+    one.line("incumbent", "seed 3:")  # goes on while the other is away
 
     again = Started("--home", other)  # the peer is remembered
     running.append(again)
@@ -139,9 +139,9 @@ def test_trials_ends_by_itself(home: Path) -> None:
     done = waggle("start", "--home", home, "--trials", "3")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "done: 3 trials run" in done.stdout
-    again = waggle("start", "--home", home, "--trials", "1")  # the noise is in the ledger: straight to a candidate
-    assert "noise of the baseline" not in again.stdout
-    assert "candidate" in again.stdout
+    again = waggle("start", "--home", home, "--trials", "1")  # what is in the ledger is not run again
+    assert "seed 1:" not in again.stdout
+    assert "seed 4:" in again.stdout
 
 
 def test_a_peer_that_is_away_does_not_stop_a_node(home: Path, running: list[Started]) -> None:
@@ -149,7 +149,7 @@ def test_a_peer_that_is_away_does_not_stop_a_node(home: Path, running: list[Star
     node = Started("--home", home, "--join", nobody)
     running.append(node)
     node.line("dial failed")
-    node.line("noise of the baseline, run 1")
+    node.line("incumbent", "seed 1:")
     assert node.end(signal.SIGINT) == 0
 
 

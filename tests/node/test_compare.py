@@ -51,7 +51,7 @@ async def test_pairs_share_a_seed_and_take_turns() -> None:
 async def test_the_effect_is_that_of_the_evidence_and_negative_where_b_is_better() -> None:
     result, _ = await compared(program(0.0), program(0.2), 4, ScriptedLane())
     assert result.failure is None
-    assert result.effect == evidence.effect([pair.difference for pair in result.pairs], 0.0)
+    assert result.effect == evidence.effect([pair.difference for pair in result.pairs])
     assert result.effect.mean == pytest.approx(-0.2, abs=4 * NOISE)
     assert result.effect.low < -0.2 + 4 * NOISE < 0
     assert result.effect.p_value < 0.01

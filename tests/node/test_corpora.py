@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 import trio
-from loopback import News, Node
+from loopback import PATIENCE_S, News, Node
 
 from node import corpora, joining
 from node import home as home_module
@@ -135,10 +135,12 @@ async def test_a_corpus_too_large_for_peers_is_used_here_and_brought_to_others_b
     assert not info_of_home(founder).shareable
     assert "has to copy the file corpus/DIGEST" in "\n".join(lines(info_of_home(founder)))
     async with trio.open_nursery() as nursery:
+        nursery.cancel_scope.deadline = trio.current_time() + PATIENCE_S  # a joiner asks for ever for what it lacks
         news = News()
         one = Node(nursery, news, tmp_path / "one", challenge.digest(), 60.0)
         other = Node(nursery, news, tmp_path / "other", challenge.digest(), 60.0)
-        for digest in (challenge.digest(), *(track.baseline for track in challenge.tracks.values())):
+        baselines = [track.baseline for track in challenge.tracks.values()]
+        for digest in (challenge.digest(), challenge.constitution, *baselines):
             one.store.blobs.put(store.blobs.get(digest))
         await one.start()
         await other.start(mesh=False)

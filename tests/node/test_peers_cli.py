@@ -121,9 +121,20 @@ def test_a_ban_by_proof_is_listed_with_it_and_cannot_be_taken_back(home: Home, s
 def test_known_peers_are_listed_with_their_addresses(home: Home, store: Store) -> None:
     address = f"/ip4/8.8.4.4/tcp/1/p2p/{PEER}"
     PeerStore(store).keep([(PEER, Known(peer=PEER, source=PEER, address=address, reached_at=1))])
-    assert listed(home)["peers"] == [{"peer": PEER, "connected": False, "addresses": [address], "reached_at": 1}]
+    assert listed(home)["peers"] == [
+        {"peer": PEER, "connected": False, "addresses": [address], "reached_at": 1, "unknown_constitution": None}
+    ]
     assert "d ago" in peers(home, "list")
     assert address in peers(home, "list")
+
+
+def test_a_connected_peer_under_a_constitution_that_nobody_here_knows_is_listed_as_such(home: Home) -> None:
+    now = status.NodeStatus(pid=1, peer="", challenge="", peers=[PEER], unknown_constitutions={PEER: "d" * 64})
+    status.write(home.status_file, now)
+    assert listed(home)["peers"] == []  # the node does not run any more
+    with home.locked():
+        assert listed(home)["peers"][0]["unknown_constitution"] == "d" * 64
+        assert "constitution dddddddddddd, unknown here" in peers(home, "list")
 
 
 def test_an_invitation_names_challenge_address_and_key(home: Home) -> None:

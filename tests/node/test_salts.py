@@ -17,8 +17,9 @@ from ledger.predicates import Reveal
 from ledger.statements import commit, decode, encode, opens
 from node.errors import UserError
 from node.home import Home, found_challenge
-from node.salts import SALT_BYTES, USES_MAX, Salts
+from node.salts import SALT_BYTES, Salts
 from node.tracks import CPU_TRACK, own_tracks
+from policy.splits import USES_MAX
 from trainer.corpus import Corpus, split
 
 FIRST = bytes(range(SALT_BYTES))

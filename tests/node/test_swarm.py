@@ -7,11 +7,15 @@ import examples
 import trio
 from scripted import ScriptedLane, program
 
+from gossip.holdings import Holdings
 from gossip.libp2p_transport import Libp2pTransport
+from gossip.protocols import Responder, fetch_status
 from ledger import queries
 from ledger.envelope import peer_id
 from ledger.store import Store
+from node import status
 from node.app import Node
+from node.charter import default_constitution
 from node.errors import UserError
 from node.home import Home
 from node.joining import fetch_challenge
@@ -20,6 +24,7 @@ from trainer.corpus import Corpus, Document
 
 PATIENCE_S = 60.0
 BASELINE = program(0.0)
+CONSTITUTION = default_constitution()
 CORPUS = Corpus(tuple(Document(f"{number}.txt", b"%d " % number * 1000) for number in range(200)))
 
 
@@ -27,6 +32,7 @@ def new_challenge(name: str) -> Challenge:
     return Challenge(
         name=name,
         founder=peer_id(examples.key(1).public_key()),
+        constitution=CONSTITUTION.digest(),
         corpus=CorpusRef(digest=CORPUS.digest(), bytes=CORPUS.text_bytes, documents=len(CORPUS.documents)),
         split=Split(public_salt="0" * 32),
         tracks={examples.TRACK: Track(baseline=examples.digest(BASELINE.decode()))},
@@ -53,7 +59,10 @@ class Swarm:
 
     def found(self, name: str, challenge: str = "test") -> Home:
         home = Home(self._folder / name)
-        home.settle(new_challenge(challenge), {CORPUS.digest(): CORPUS.packed(), "baseline": BASELINE})
+        home.settle(
+            new_challenge(challenge),
+            {CORPUS.digest(): CORPUS.packed(), "baseline": BASELINE, "rules": CONSTITUTION.canonical()},
+        )
         return home
 
     async def start(self, name: str, join: tuple[str, ...] = (), trials: int | None = None) -> tuple[Store, str]:
@@ -147,4 +156,27 @@ async def test_a_node_that_went_back_to_a_backup_hears_of_its_past_before_it_spe
         assert again.head(me, "trials") != past[me, "trials"]
         assert all(again.entry(head.id) is not None for head in past.values())
         assert not swarm.refusals
+        nursery.cancel_scope.cancel()
+
+
+async def test_nodes_tell_which_constitution_they_follow_and_show_who_follows_an_unknown_one(tmp_path: Path) -> None:
+    async with trio.open_nursery() as nursery:
+        swarm = Swarm(nursery, tmp_path)
+        home = swarm.found("a")
+        _, address = await swarm.start("a", trials=1)
+        stranger = Libp2pTransport(examples.key(9), "/ip4/127.0.0.1/tcp/0")
+        await nursery.start(stranger.run)
+        digest = home.challenge().digest()
+        empty = Holdings(examples.new_store(tmp_path, "empty.db", digest))
+        Responder(stranger, empty, digest, "stranger", lambda: "d" * 64).serve()
+        node = await stranger.connect(address)
+        assert (await fetch_status(stranger, node)).constitution == CONSTITUTION.digest()
+
+        def shown() -> dict[str, str]:
+            said = status.read(home.status_file)
+            return {} if said is None else said.unknown_constitutions
+
+        with trio.fail_after(PATIENCE_S):
+            while shown() != {stranger.peer_id: "d" * 64}:
+                await trio.sleep(0.05)  # the status is a file
         nursery.cancel_scope.cancel()

@@ -8,13 +8,16 @@ from scripted import NOISE, ScriptedLane, program
 
 from ledger import queries
 from ledger.store import Store
-from node.errors import NodeFailure
 from node.home import SplitChoice
 from node.workbench import RunFailed, Workbench, seeds_of
-from policy.evidence import LOOKS, Decision
+from policy.evidence import Decision
+from policy.noise import Spread
+from policy.priority import FURTHER_PAIRS_MAX
+from policy.sequential import PAIRS_MIN
 
 PUBLIC = SplitChoice("public", bytes(16))
 SEEDS = seeds_of(b"test")
+SPREAD = Spread(2 * NOISE, 10.0)
 
 
 class Bench:
@@ -51,36 +54,25 @@ async def test_a_crash_is_recorded_without_a_score(on: Bench) -> None:
     assert (row.status, row.val_bpb) == ("crash", None)
 
 
-async def test_noise_is_that_of_the_baseline_and_measured_once(on: Bench) -> None:
-    baseline = on.put(0.0)
-    noise = await on.bench.noise(baseline, PUBLIC)
-    assert 0 < noise < 5 * NOISE
-    assert len(on.lane.requests) == 3
-    restarted = Workbench(on.store, on.author, on.lane, examples.TRACK, on.lines.append)
-    assert await restarted.noise(baseline, PUBLIC) == noise
-    assert len(on.lane.requests) == 3
-    with pytest.raises(NodeFailure, match="crash"):
-        await on.bench.noise(on.put(0.0, crash_on="00"), PUBLIC)
-
-
-async def test_a_clear_gain_takes_three_fresh_pairs_and_a_clear_loss_one(on: Bench) -> None:
+async def test_a_clear_gain_and_a_clear_loss_take_the_fewest_pairs(on: Bench) -> None:
     baseline, better, worse = on.put(0.0), on.put(0.2), on.put(-0.2)
-    compared = await on.bench.comparing(baseline, better, SEEDS, PUBLIC, 2 * NOISE, give_up_early=True).run()
+    compared = await on.bench.comparing(baseline, better, SEEDS, PUBLIC, SPREAD).run()
     assert compared.decision is Decision.BETTER
     assert compared.comparison is not None
-    assert compared.comparison.seeds == SEEDS[:3]
+    assert compared.comparison.seeds == SEEDS[:PAIRS_MIN]
     assert compared.comparison.mean == pytest.approx(-0.2, abs=4 * NOISE)
     order = [b"0.2" in request.program for request in on.lane.requests]
     assert order == [False, True, True, False, False, True]  # who runs first alternates
-    compared = await on.bench.comparing(baseline, worse, SEEDS, PUBLIC, 2 * NOISE, give_up_early=True).run()
+    compared = await on.bench.comparing(baseline, worse, SEEDS, PUBLIC, SPREAD).run()
     assert compared.decision is Decision.NOT_BETTER
-    assert compared.comparison is None
-    assert len(on.lane.requests) == 8
+    assert compared.comparison is not None
+    assert compared.comparison.low > 0
+    assert len(on.lane.requests) == 4 * PAIRS_MIN
 
 
 async def test_a_child_that_crashes_is_no_better(on: Bench) -> None:
     child = on.put(0.5, crash_on="00")
-    compared = await on.bench.comparing(on.put(0.0), child, SEEDS, PUBLIC, 2 * NOISE, give_up_early=True).run()
+    compared = await on.bench.comparing(on.put(0.0), child, SEEDS, PUBLIC, SPREAD).run()
     assert compared.decision is Decision.NOT_BETTER
     assert compared.failure is not None
     assert compared.failure.program == child
@@ -88,13 +80,13 @@ async def test_a_child_that_crashes_is_no_better(on: Bench) -> None:
 
 async def test_a_parent_that_crashes_decides_nothing(on: Bench) -> None:
     parent = on.put(0.0, crash_on="00")
-    compared = await on.bench.comparing(parent, on.put(0.5), SEEDS, PUBLIC, 2 * NOISE, give_up_early=False).run()
+    compared = await on.bench.comparing(parent, on.put(0.5), SEEDS, PUBLIC, SPREAD).run()
     assert compared.decision is Decision.UNDECIDED
     assert compared.failure is not None
     assert compared.failure.program == parent
 
 
 def test_seeds_are_as_many_as_needed_and_differ_by_purpose() -> None:
-    assert len(set(seeds_of(b"a"))) == LOOKS[-1]
+    assert len(set(seeds_of(b"a"))) == FURTHER_PAIRS_MAX
     assert seeds_of(b"a") == seeds_of(b"a")
     assert not set(seeds_of(b"a")) & set(seeds_of(b"b"))
