@@ -146,12 +146,17 @@ class Ahead:
         self._unanswered, self._suggestion = 0, ""  # how often in a row, and which
         self._wanted, self._answered = trio.Event(), trio.Event()
 
+    def waits(self, parent: str) -> bool:
+        """Whether `next` would wait for a proposer now, as far as can be told without asking."""
+        self.turn_to(parent)
+        return not self._queue and not self._nothing
+
     async def next(self, parent: str) -> Ready | None:
         """A proposal on `parent`: at once if one is ready, else the next that is made.
 
         None where there is nothing to try, or where something was heard meanwhile that may be more urgent: ask again.
         """
-        self._turn_to(parent)
+        self.turn_to(parent)
         self._wanted.set()
         if (given := self._outlook.by_hand(parent)) is not None:
             return given
@@ -199,7 +204,8 @@ class Ahead:
                 self._nothing_times += 1
             self._answer()
 
-    def _turn_to(self, parent: str) -> None:
+    def turn_to(self, parent: str) -> None:
+        """Proposals on `parent` (SHA-256) will be asked for: make them from now on, and drop those on another."""
         if parent == self._parent:
             return
         for ready in (*self._queue, *self._aside):
@@ -208,6 +214,7 @@ class Ahead:
         self._aside.clear()
         self._made.clear()
         self._parent, self._nothing, self._nothing_times = parent, False, 0
+        self._wanted.set()
 
     def _try_again(self) -> None:
         """Ask a proposer that had nothing once more, if there was news since, and not at once for each."""

@@ -33,6 +33,12 @@ Fate = Literal["kept", "discarded", "failed"]
 class Proposals(Protocol):
     """Where candidates come from."""
 
+    def turn_to(self, parent: str) -> None:
+        """Candidates on `parent` will be asked for, after its controls; told again and again while it stays."""
+
+    def waits(self, parent: str) -> bool:
+        """Whether `next` would wait now."""
+
     async def next(self, parent: str) -> Ready | None:
         """A candidate on `parent`; None if there is nothing to try now."""
 
@@ -145,7 +151,10 @@ class Research:
             self._give_up("its parent is no longer the incumbent")
             self._incumbent = self._adopter.incumbent
             self.search.replace()
+        self._proposals.turn_to(self._incumbent)
         due = self.search.next()
+        if due.step is Step.PROPOSE and self._proposals.waits(self._incumbent):
+            due = self.search.spare() or due
         match due.step:
             case Step.PROPOSE:
                 return await self._begin()
@@ -251,6 +260,7 @@ class Research:
             adoption = self._adopter.adopt(candidate.child, discovery.id, why, None)
         self.search.keep()
         self._incumbent, self._candidate = candidate.child, None
+        self._proposals.turn_to(self._incumbent)
         self._report(f"discovery {discovery.id[:16]}: {comparison.mean:+.4f} bpb, {candidate.hypothesis}")
         outcome = self._outcome(candidate, "kept", comparison.mean)
         return [discovery, adoption, *self._course.ended(candidate, outcome, None, discovery.id)]

@@ -62,6 +62,12 @@ class Effects:
         weights /= weights.sum(axis=-1, keepdims=True)
         return weights
 
+    @property
+    def usual_gain(self) -> float:
+        """Size of the gains that there are, in standard deviations of a run: the geometric mean."""
+        shares = self.shares[GAINS]
+        return math.exp(float(shares @ np.log(SIZES)) / float(shares.sum()))
+
     def posterior(self, estimate: float, variance: float) -> Posterior:
         """Given an unbiased normal estimate of the effect, in standard deviations and variances of a run."""
         weights = self._weights(np.array(estimate), np.array(variance))

@@ -48,7 +48,8 @@ CONFIRMING_MIN = 2
 CHILD_RUNS_MAX = 40
 CONTROLS_MAX = 64  # kept for e-values and pairs; the belief has all of them
 AHEAD_MAX = 8
-LEVEL_VARIANCE_MAX = 0.2  # of the incumbent's level when a candidate is begun, in variances of a run
+LEVEL_SHARE = 0.25  # of the usual gain: standard deviation of the incumbent's level when a candidate is begun, but
+LEVEL_VARIANCE_MIN, LEVEL_VARIANCE_MAX = 0.2, 0.6  # in variances of a run: that of five, and what a keep may leave
 CONTROL_BONUS = 1.5  # a control serves later candidates as well
 RUN_PRICE = 0.4  # of the stream's gain per run: most of what a run could find elsewhere needs several
 RATE_START, RATE_START_RUNS = 0.03, 40.0  # gain per run in standard deviations before anything is known
@@ -238,6 +239,12 @@ class Search:
             return Next(Step.CONTROL, self._control_seed(), f"{so_far}: the incumbent's level is the larger doubt")
         return Next(Step.CHILD, len(self.children), so_far)
 
+    def spare(self) -> Next | None:
+        """A control that is worth more than an idle machine while a candidate is being made; None if there is none."""
+        if self._trying or self._belief.variance <= max(LEVEL_VARIANCE_MIN, self._level_variance_reachable):
+            return None
+        return Next(Step.CONTROL, self._control_seed(), "no candidate is ready")
+
     def _deserves_keeping(self, posterior: Posterior) -> bool:
         return self.confirmed and posterior.null <= self.null_allowed and self.e_value() >= E_MIN
 
@@ -245,11 +252,20 @@ class Search:
     def level_variance_max(self) -> float:
         """How uncertain the incumbent's level may be when a candidate is begun, in variances of a run.
 
-        On a machine that drifts much it can never be known well: there it is one control before each candidate, since
-        controls alone would settle at the fixed point of the filter, P = (P + drift) / (P + drift + 1).
+        Where gains are large, a first run tells them at once, and a doubtful one asks for controls by itself (`next`).
+        Where they are small, an uncertain level would select the wrong ones, and many candidates share its luck.
+
+        On a machine that drifts much it can never be known well: there it is one control before each candidate.
         """
+        wanted = (LEVEL_SHARE * self.effects.usual_gain) ** 2
+        wanted = min(max(wanted, LEVEL_VARIANCE_MIN), LEVEL_VARIANCE_MAX)
+        return max(wanted, self._level_variance_reachable)
+
+    @property
+    def _level_variance_reachable(self) -> float:
+        """Where controls alone settle, P = (P + drift) / (P + drift + 1), and a little more."""
         drift = self.noise.drift
-        return max(LEVEL_VARIANCE_MAX, 1.05 * (math.sqrt(drift**2 + 4 * drift) - drift) / 2)
+        return 1.05 * (math.sqrt(drift**2 + 4 * drift) - drift) / 2
 
     @property
     def confirmed(self) -> bool:

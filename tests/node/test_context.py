@@ -71,6 +71,11 @@ class Node:
         self.research.resume()
         self.contexts.resume(self.research.under_way)
 
+    def turn_to(self, parent: str) -> None: ...
+
+    def waits(self, parent: str) -> bool:
+        return False
+
     async def next(self, parent: str) -> Ready | None:
         given = self.contexts.by_hand(parent)
         return given or (self.proposals.pop(0) if self.proposals else None)

@@ -155,6 +155,18 @@ async def test_a_change_of_another_program_than_the_parent_says_so(nursery: trio
     assert {one.parent for one in ready if one is not None} == {PARENT}
 
 
+async def test_it_says_whether_the_lane_would_wait(nursery: trio.Nursery) -> None:
+    made = Made(Counting(most=1))
+    assert made.ahead.waits(PARENT)
+    nursery.start_soon(made.ahead.run)
+    await trio.testing.wait_all_tasks_blocked()
+    assert not made.ahead.waits(PARENT)  # one is ready
+    await made.ahead.next(PARENT)
+    await trio.testing.wait_all_tasks_blocked()
+    assert not made.ahead.waits(PARENT)  # nothing will come
+    assert made.ahead.waits("b" * 64)
+
+
 async def test_another_parent_drops_what_was_made_for_the_last(nursery: trio.Nursery) -> None:
     made = Made(Counting())
     nursery.start_soon(made.ahead.run)
@@ -393,6 +405,42 @@ class Drawing(Counting):
         self.contexts.append(context)
         gain = float(context.program.split()[2]) + rng.gauss(-2 * NOISE, 3 * NOISE)
         return Proposal(program=program(gain).decode(), hypothesis="drawn", proposer=self.name)
+
+
+async def test_proposals_are_made_while_the_controls_of_their_parent_run(
+    tmp_path: Path, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Though one takes longer than a trial: the lane waits neither for the first nor for the one after a keep."""
+    store, lines = examples.new_store(tmp_path), list[str]()
+    author, lane = examples.author(store), TimedLane()
+    adopter = Adopter(store, author, IncumbentTree(tmp_path / "tree"), examples.TRACK, lines.append)
+    adopter.begin(store.blobs.put(BASELINE.encode()))
+
+    class Gaining(Counting):
+        """The first gains much."""
+
+        def propose(self, context: Context, rng: random.Random) -> Proposal:
+            self.contexts.append(context)
+            gain = 0.2 if context.program == BASELINE else -0.01 * len(self.contexts)
+            return Proposal(program=program(gain).decode(), hypothesis="gains much", proposer=self.name)
+
+    async def slowly(propose: Propose, context: Context, rng: random.Random) -> Proposal:
+        await trio.sleep(1.5 * TRIAL_S)
+        return propose(context, rng)
+
+    def told(parent: str, waiting: frozenset[str], rng: random.Random) -> Context:
+        return Context(program=store.blobs.get(parent).decode(), seen=waiting)
+
+    ahead = Ahead(told, Gaining(), passes, random.Random, lines.append, call=slowly)
+    bench = Workbench(store, author, lane, examples.TRACK, lines.append)
+    research = Research(store, author, bench, adopter, ahead, SplitChoice("public", bytes(16)), lines.append)
+    research.resume()
+    nursery.start_soon(ahead.run)
+    started_s = trio.current_time()
+    while research.search.keeps == 0 or not research.search.children:
+        assert await research.step() is not None
+    assert len(lane.requests) >= 7  # controls, three runs of what was kept, and one of the next
+    assert lane.busy_s == trio.current_time() - started_s
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -27,6 +27,15 @@ class Given:
 
     def __init__(self, programs: list[bytes]) -> None:
         self._programs = programs
+        self.slow = False
+        self.parents: list[str] = []  # in the order in which it heard of them
+
+    def turn_to(self, parent: str) -> None:
+        if parent not in self.parents:
+            self.parents.append(parent)
+
+    def waits(self, parent: str) -> bool:
+        return self.slow
 
     async def next(self, parent: str) -> Ready | None:
         if not self._programs:
@@ -47,12 +56,11 @@ class Node:
             self.store, self.author, IncumbentTree(folder / "tree"), examples.TRACK, self.lines.append
         )
         self.adopter.begin(self.store.blobs.put(baseline))
+        self.given = Given(self.programs)
         self.research = self.started()
 
     def started(self) -> Research:
-        research = Research(
-            self.store, self.author, self.bench, self.adopter, Given(self.programs), PUBLIC, self.lines.append
-        )
+        research = Research(self.store, self.author, self.bench, self.adopter, self.given, PUBLIC, self.lines.append)
         research.resume()
         return research
 
@@ -102,6 +110,34 @@ async def test_a_restart_at_any_run_goes_on_as_if_there_had_been_none(tmp_path: 
         if was.children or was.next().step is not Step.PROPOSE:
             assert again.search.next() == was.next()
     assert node.research.search.keeps >= 1
+
+
+async def test_controls_run_while_a_candidate_is_being_made_and_not_for_ever(tmp_path: Path) -> None:
+    node = Node(tmp_path, program(-0.1))
+    while node.research.search.next().step is Step.CONTROL:
+        await node.research.step()
+    node.given.slow = True
+    runs = node.research.search.runs
+    for _ in range(8):
+        await node.research.step()
+        if node.research.under_way:
+            break
+    assert node.research.under_way  # it waited after all
+    assert 1 <= node.research.search.runs - runs <= 4
+    assert {request.program for request in node.lane.requests} == {program(0.0)}
+
+
+async def test_proposers_hear_of_each_parent_before_its_controls(tmp_path: Path) -> None:
+    node = Node(tmp_path, program(8 * NOISE))
+    baseline, other = node.adopter.incumbent, node.store.blobs.put(program(0.2))
+    await node.research.step()
+    assert node.given.parents == [baseline]
+    found = await node.until_found()
+    assert node.given.parents == [baseline, found.statement.subject]
+    node.adopter.adopt(other, None, "by a peer", None)
+    await node.research.step()
+    assert node.given.parents[2:] == [other]
+    assert node.lane.requests[-1].program == program(0.2)
 
 
 async def test_a_candidate_whose_text_was_lost_is_given_up(tmp_path: Path) -> None:

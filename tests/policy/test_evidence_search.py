@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 
 from policy.belief import WIDE, Belief, Run, confirming_e_value, contrast
+from policy.effects import learn
 from policy.noise import NoiseModel, Spread
 from policy.search import (
     CHILD_RUNS_MAX,
     CONFIRMING_MIN,
     E_MIN,
     FDR,
+    LEVEL_VARIANCE_MAX,
+    LEVEL_VARIANCE_MIN,
     NULL_MAX,
     Past,
     Search,
@@ -110,6 +113,46 @@ def test_the_noise_is_measured_before_the_first_candidate() -> None:
     while search.next().step is Step.CONTROL:
         search.control(search.next().seed, 3.01, len(search.controls))
     assert search.next().step is Step.PROPOSE
+
+
+def test_the_level_is_measured_as_well_as_the_usual_gain_needs_it() -> None:
+    def begins_at(gain: float) -> float:
+        """Variance of the level with which a search begins candidates that gain so much, or harm."""
+        search = Search()
+        search.effects = learn(np.array([-gain] * 30 + [gain] * 30), np.full(60, 1.2))
+        at = 0
+        while search.next().step is Step.CONTROL:
+            search.control(search.next().seed, 3 + SIGMA * (-1) ** at, at)
+            at += 1
+        return search.posterior_level()[1]
+
+    assert begins_at(1.0) <= LEVEL_VARIANCE_MIN
+    assert LEVEL_VARIANCE_MIN < begins_at(9.0) <= LEVEL_VARIANCE_MAX
+
+
+def test_a_machine_that_would_wait_for_a_candidate_runs_controls_and_not_for_ever() -> None:
+    search = Search()
+    at = 0
+    while search.next().step is Step.CONTROL:
+        search.control(search.next().seed, 3 + SIGMA * (-1) ** at, at)
+        at += 1
+    began = search.posterior_level()[1]
+    while (spare := search.spare()) is not None:
+        assert spare[:2] == (Step.CONTROL, at + 1)
+        search.control(spare.seed, 3 + SIGMA * (-1) ** at, at)
+        at += 1
+        assert at < 12
+    assert search.posterior_level()[1] < began
+    search.begin()
+    assert search.spare() is None
+    drifting = Machine(3, easy, drift=1.0).run(100)
+    while drifting.search.next().step is not Step.PROPOSE:
+        drifting.step()
+    for run in range(20):
+        if (spare := drifting.search.spare()) is None:
+            break
+        drifting.search.control(spare.seed, 3 + SIGMA * float(drifting.rng.normal()), len(drifting.history) + run)
+    assert drifting.search.spare() is None
 
 
 def prepared(sd: float = SIGMA) -> Search:

@@ -41,6 +41,11 @@ class Scripted:
     def __init__(self, *programs: bytes) -> None:
         self.programs = list(programs)
 
+    def turn_to(self, parent: str) -> None: ...
+
+    def waits(self, parent: str) -> bool:
+        return False
+
     async def next(self, parent: str) -> Ready | None:
         if not self.programs:
             return None
