@@ -39,7 +39,7 @@ from policy import sequential
 from policy.anomaly import after_runs
 from policy.constitution import Limits
 from policy.evidence import Decision
-from policy.following import Merge, Next, Situation, plan
+from policy.following import Next, Situation, plan
 from policy.intake import Move, State, Step
 from policy.noise import Spread
 from policy.priority import Queued, choose, gain_ceiling, may_verify, pairs_allowed, promise
@@ -50,7 +50,6 @@ from policy.standing import Kind, audit_due
 # A child that crashes or cheats here does not do what was claimed; one that met a limit of this machine may elsewhere.
 REFUTING_STATUSES = ("crash", "void", "refused")
 WINDOW_RUNS = 500  # over which the share is counted: what a quiet week did not use is not saved up
-MERGES_MAX = 16
 AFTER_VERDICT = frozenset(
     {
         State.CONFIRMED, State.REFUTED, State.INCONCLUSIVE, State.ADOPTED, State.DECLINED, State.WITHHELD,
@@ -112,7 +111,6 @@ class Verifier:
         self._touched: set[str] = set()
         self._rated: dict[str, tuple[State, Queued]] = {}  # by id, as of `_rated_at`
         self._rated_at: tuple[int, str, int] | None = None
-        self._merges: dict[Merge, None] = {}
         self._line_of = ""  # the last adoption, whose line the intake knows
         self._first = self._news = True
         self.next_turn = ""  # why nothing is run now, of what is queued
@@ -132,10 +130,6 @@ class Verifier:
     def hear(self) -> None:
         """Something has arrived: entries or blobs."""
         self._news = True
-
-    def merges(self) -> tuple[Merge, ...]:
-        """Three-way merges of confirmed programs with the incumbent, worth a proposal each. Of this process only."""
-        return tuple(merge for merge in self._merges if merge.ours == self._adopter.incumbent)
 
     def reconsider(self) -> list[Signed]:
         """Take in what has arrived; the statements that were made of it, to be published.
@@ -495,10 +489,6 @@ class Verifier:
                 mean = with_incumbent.comparison.mean
             against = with_incumbent.comparison if better else None
             then = plan(replace(situation, beats_incumbent=better))
-        if then.merge is not None:
-            self._merges[then.merge] = None
-            while len(self._merges) > MERGES_MAX:
-                del self._merges[next(iter(self._merges))]
         self._asked.done(claim.id)
         if then.next is Next.DECLINE:
             self.intake.move(claim.id, Move.DECLINE, f"{then.reason}{numbers}")

