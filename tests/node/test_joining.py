@@ -177,9 +177,13 @@ async def test_a_lying_peer_is_told_and_the_corpus_comes_from_an_honest_one(
     swarm, founded, home = Swarm(nursery, tmp_path), found(tmp_path / "a"), Home(tmp_path / "b")
     liar = await swarm.serving("one", founded, corpus=bytes(len(CORPUS.packed())))
     honest, joiner = await swarm.serving("two", founded), await swarm.node("three")
+    async with trio.open_nursery() as alone:
+        alone.start_soon(fetch_challenge, joiner.transport, home, [liar.address], swarm.report)
+        await swarm.until_said("other bytes")
+        alone.cancel_scope.cancel()
+    assert any("other bytes" in line and liar.id in line for line in swarm.said)
     await fetch_challenge(joiner.transport, home, [liar.address, honest.address], swarm.report)
     assert is_settled(home)
-    assert any("other bytes" in line and liar.id in line for line in swarm.said)
 
 
 async def test_a_corpus_larger_than_the_challenge_can_have_is_refused(nursery: trio.Nursery, tmp_path: Path) -> None:
