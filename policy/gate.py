@@ -18,6 +18,7 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from policy.constitution import Limits
+from policy.moves import made
 
 
 class State(Enum):
@@ -63,16 +64,9 @@ TRANSITIONS: Mapping[tuple[State, Move], State] = {
 }
 
 
-class IllegalMove(Exception):
-    """Our own bug: a move that the table does not have. The state is unchanged."""
-
-
 def advance(state: State, move: Move) -> State:
     """The state after a move. Raises `IllegalMove`."""
-    try:
-        return TRANSITIONS[state, move]
-    except KeyError:
-        raise IllegalMove(f"{move.name} is no move from {state.value}") from None
+    return made(TRANSITIONS, state, move)
 
 
 # What a state forbids

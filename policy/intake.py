@@ -20,6 +20,7 @@ from typing import Self
 from msgspec import Struct
 
 from ledger.predicates import Discovery, Trial
+from policy.moves import made
 from policy.screening import screen_program
 
 DIFFERENCE_TOLERANCE = 1e-9  # bits per byte: a difference of two recorded scores, recomputed in float64
@@ -103,16 +104,9 @@ TRANSITIONS: Mapping[tuple[State, Move], State] = {
 }
 
 
-class IllegalMove(Exception):
-    """Our own bug: a move that the table does not have. The state is unchanged."""
-
-
 def advance(state: State, move: Move) -> State:
     """The state after a move. Raises `IllegalMove`."""
-    try:
-        return TRANSITIONS[state, move]
-    except KeyError:
-        raise IllegalMove(f"{move.name} is no move from {state.value}") from None
+    return made(TRANSITIONS, state, move)
 
 
 class Step(Struct, frozen=True):

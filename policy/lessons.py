@@ -34,6 +34,7 @@ from ledger.predicates import EVIDENCE_MAX
 from ledger.predicates import Lesson as Stated
 from policy.change import Change, change_of
 from policy.failures import Outcome, failure_kind, failure_words, stage_of
+from policy.moves import made
 
 LESSONS_MAX = 512
 PEER_LESSONS_MAX = 64  # of one author, the last ones
@@ -112,16 +113,9 @@ PEER_CEILING = Rung.STATIC_RULE
 STRANGER_CEILING = Rung.PROSE
 
 
-class IllegalMove(Exception):
-    """Our own bug: a move that the table does not have. The rung is unchanged."""
-
-
 def advance(rung: Rung, move: Move) -> Rung:
     """The rung after a move. Raises `IllegalMove`."""
-    try:
-        return TRANSITIONS[rung, move]
-    except KeyError:
-        raise IllegalMove(f"{move.name} is no move from {rung.value}") from None
+    return made(TRANSITIONS, rung, move)
 
 
 def ceiling(kind: str) -> Rung:

@@ -17,7 +17,8 @@ from node.courses import REASON_CHARS_MAX, STEPS_MAX, Courses
 from node.errors import UserError
 from node.incumbent import IncumbentTree
 from node.workbench import Workbench
-from policy.intake import IllegalMove, Move, State, Step
+from policy.intake import Move, State, Step
+from policy.moves import IllegalMove
 from policy.standing import Ban, Misdeed
 from trainer.requests import TrialRequest
 

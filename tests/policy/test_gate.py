@@ -18,7 +18,6 @@ from policy.gate import (
     Command,
     Facts,
     Gate,
-    IllegalMove,
     Move,
     State,
     advance,
@@ -27,6 +26,7 @@ from policy.gate import (
     look,
     read,
 )
+from policy.moves import IllegalMove
 
 LIMITS = default_constitution().numbers()
 FINE = Facts(

@@ -17,7 +17,6 @@ from policy.intake import (
     TRANSITIONS,
     Claim,
     Course,
-    IllegalMove,
     Move,
     Question,
     Rejected,
@@ -27,6 +26,7 @@ from policy.intake import (
     check_claim,
     repeats,
 )
+from policy.moves import IllegalMove
 
 PARENT, CHILD = (
     f"STEPS = {steps}\n\ndef build(vocab_size, seq_len): ...\n\ndef train(model, task): ...\n".encode()

@@ -16,7 +16,6 @@ from policy.lessons import (
     TEXT_CHARACTERS_MAX,
     TRANSITIONS,
     Caution,
-    IllegalMove,
     Lesson,
     Lessons,
     Move,
@@ -25,6 +24,7 @@ from policy.lessons import (
     advance,
     ceiling,
 )
+from policy.moves import IllegalMove
 
 PARENT, WIDER, NARROWER = (f"WIDTH = {width}\n".encode() for width in (64, 128, 32))
 CHEAT = b"WIDTH = 64\ndef forward(): peek()\n"
