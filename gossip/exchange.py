@@ -51,6 +51,7 @@ from gossip.summary import (
 from ledger.envelope import Signed, open_envelope, payload_of
 from ledger.errors import BadStatement, TooNew
 from ledger.feed import Head
+from ledger.opening import open_all
 from ledger.predicates import Count, EntryId, Feed, PeerId
 from ledger.statements import entry_id
 
@@ -251,8 +252,9 @@ def checked(page: Page, pull: Pull, challenge: str) -> Iterator[Item]:
     """
     heads = {(position.author, position.feed): position for position in pull.positions}
     last, wanted, passing = "", 0, False
-    for data in page.envelopes:
-        opened = _opened(data, challenge)  # 1, 2
+    found = open_all(page.envelopes, open_envelope)
+    for data, each in zip(page.envelopes, found, strict=True):
+        opened = _opened(data, each, challenge)  # 1, 2
         entry = opened.place if isinstance(opened, _TooNew) else opened.statement.entry
         key = feed_key(entry.author, entry.feed)
         if key != last:
@@ -273,7 +275,8 @@ def checked(page: Page, pull: Pull, challenge: str) -> Iterator[Item]:
         wanted += 1
         yield (opened,)
     for proof in page.proofs:
-        one, other = (_opened(data, challenge) for data in proof)
+        found = open_all(proof, open_envelope)
+        one, other = (_opened(data, each, challenge) for data, each in zip(proof, found, strict=True))
         author = _author(one)
         _check_asked(proof_key(author), author, last, pull)  # 5
         last = proof_key(author)
@@ -306,16 +309,14 @@ class _TooNew(Struct, frozen=True):
     reason: str
 
 
-def _opened(data: bytes, challenge: str) -> Signed | _TooNew:
-    try:
-        signed = open_envelope(data)
-    except TooNew as error:
-        return _TooNew(_newer_place(data), str(error))
-    except BadStatement as error:
-        raise PeerFault(f"sent a bad entry: {error}") from error
-    if signed.statement.entry.challenge != challenge:
-        raise PeerFault(f"sent an entry of challenge {signed.statement.entry.challenge}")
-    return signed
+def _opened(data: bytes, found: Signed | BadStatement, challenge: str) -> Signed | _TooNew:
+    if isinstance(found, TooNew):
+        return _TooNew(_newer_place(data), str(found))
+    if isinstance(found, BadStatement):
+        raise PeerFault(f"sent a bad entry: {found}") from found
+    if found.statement.entry.challenge != challenge:
+        raise PeerFault(f"sent an entry of challenge {found.statement.entry.challenge}")
+    return found
 
 
 def _newer_place(data: bytes) -> _Place:

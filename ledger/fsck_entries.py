@@ -21,6 +21,7 @@ from ledger.errors import BadStatement
 from ledger.export.selection import named_entries
 from ledger.feed import Head
 from ledger.findings import PROGRESS_ROWS, REBUILD, SALVAGE, Finding, Report, damage, note
+from ledger.opening import open_all
 from ledger.predicates import Discovery
 from ledger.salvage import last_row, readable_rows
 from ledger.store import Store
@@ -102,15 +103,15 @@ class Entries:
 
     def _rows(self) -> Iterator[Finding]:
         total = last_row(self._store.db, "entries")
-        for rowid, envelope, *columns in readable_rows(self._store.db, "entries", ("envelope", *Place._fields)):
+        kept, again = itertools.tee(readable_rows(self._store.db, "entries", ("envelope", *Place._fields)))
+        opened = open_all((row[1] for row in again), open_kept)
+        for (rowid, _, *columns), signed in zip(kept, opened, strict=True):
             if rowid % PROGRESS_ROWS == 0:
                 self._progress("entries", rowid, total)
             place = Place(*columns)
             where = f"{place.author}/{place.feed}/{place.seq}"
-            try:
-                signed = open_kept(envelope)
-            except BadStatement as error:
-                yield damage("entry", where, f"the envelope in row {rowid} does not open: {error}", SALVAGE)
+            if isinstance(signed, BadStatement):
+                yield damage("entry", where, f"the envelope in row {rowid} does not open: {signed}", SALVAGE)
                 yield from self._follow(place)
                 continue
             signed_place = place_of(signed)

@@ -26,6 +26,7 @@ from ledger.envelope import Signed, open_envelope
 from ledger.errors import BadStatement, BrokenChain
 from ledger.export.jsonl import LINE_BYTES_MAX, Header, Line
 from ledger.export.text import plain
+from ledger.opening import open_all
 from ledger.predicates import PROGRAM_BYTES_MAX
 from ledger.store import Store
 
@@ -69,10 +70,11 @@ def import_export(store: Store, file: BinaryIO, *, strict: bool = False, bytes_m
     # 1
     header = _header(next(numbered, (1, b""))[1], store.challenge)
     report, seen = Report(), 0
-    while page := [(number, _checked(line)) for number, line in itertools.islice(numbered, _PAGE_LINES)]:
+    while page := list(itertools.islice(numbered, _PAGE_LINES)):
         seen += len(page)
+        contents = list(open_all((line for _, line in page), _read))
         with store.batch():
-            for number, content in page:
+            for (number, _), content in zip(page, contents, strict=True):
                 _add(store, header, number, content, report)
                 if strict and report.refused:
                     return report
@@ -128,15 +130,8 @@ def _header(line: bytes, challenge: str) -> Header:
     return header
 
 
-def _checked(line: bytes) -> Signed | _Program | str:
-    """What is in a line, after all checks that need no ledger; or why it is refused."""
-    try:
-        return _read(line)
-    except BadStatement as error:
-        return str(error)
-
-
 def _read(line: bytes) -> Signed | _Program:
+    """What is in a line, after all checks that need no ledger. Raises `BadStatement`."""
     # 2
     if len(line) > LINE_BYTES_MAX:
         raise BadStatement(f"the line is longer than {LINE_BYTES_MAX} bytes")
@@ -163,10 +158,10 @@ def _read(line: bytes) -> Signed | _Program:
             raise BadStatement("the line is neither an entry (id, envelope) nor a program (blob, data)")
 
 
-def _add(store: Store, header: Header, number: int, content: Signed | _Program | str, report: Report) -> None:
+def _add(store: Store, header: Header, number: int, content: Signed | _Program | BadStatement, report: Report) -> None:
     match content:
-        case str():
-            report.refuse(number, content)
+        case BadStatement():
+            report.refuse(number, str(content))
         # 4
         case Signed():
             try:

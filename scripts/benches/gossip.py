@@ -182,7 +182,7 @@ def catchup(effort: Effort) -> Outcome:
 
 
 def _ingest(store: Store, envelopes: Sequence[bytes]) -> None:
-    """As sync would: pages, each opened and then kept in one transaction."""
+    """In pages like those of sync, each opened by one thread and then kept in one transaction."""
     page: list[bytes] = []
     size = 0
     for index, envelope in enumerate(envelopes):

@@ -26,7 +26,8 @@ from gossip.limits import PAGE_BYTES_MAX
 from ledger import fsck as integrity
 from ledger import queries
 from ledger.author import Author
-from ledger.envelope import Envelope, open_envelope, pae, public_key, read_unchecked
+from ledger.envelope import Envelope, Signed, open_envelope, pae, public_key, read_unchecked
+from ledger.opening import open_all
 from ledger.predicates import Entry, Trial
 from ledger.store import Store
 from node import story
@@ -147,9 +148,10 @@ def _verify(checks: Sequence[Check]) -> None:
 
 def _ingest(store: Store, envelopes: Sequence[bytes]) -> None:
     for page in _pages(envelopes):
-        checked = [open_envelope(envelope) for envelope in page]
+        checked = list(open_all(page, open_envelope))
         with store.batch(refetchable=True):
             for signed in checked:
+                assert isinstance(signed, Signed), "it was made here"
                 store.add(signed)
 
 
