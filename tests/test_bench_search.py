@@ -76,8 +76,8 @@ def test_all_ways_to_search_spend_the_same_trials_and_improve(benches: Any) -> N
     assert set(found) == set(search.ARMS)
     for arm, one in found.items():
         assert len(one.course) == 15, arm
-        assert one.hits <= min(one.gains, one.candidates)
-        assert one.candidates + 1 <= 14
+        assert one.hits <= min(one.gains, len(one.decided))
+        assert len(one.decided) + 1 <= 14
     landscape = fitted.surrogate(1)
     for arm in ("a", "d"):
         assert found[arm] == search.on_surrogate(arm, landscape, 14, 1, search.Memory())
@@ -87,7 +87,7 @@ def test_all_ways_to_search_spend_the_same_trials_and_improve(benches: Any) -> N
         "(d) - (a), mean true score",
         "(d) - (b), mean true score",
         "(d) - (c), mean true score",
-        "(e) - (d), hit rate",
+        "(e) - (d), hit rate on the way to (d)'s final score",
     ]
 
 
@@ -100,7 +100,9 @@ def test_a_course_is_judged_by_true_scores(benches: Any) -> None:
         lab.tried(lab.final, text, kept=kept)
     one = search.searched(lab, true.__getitem__)
     assert one.course == (3.0, 3.1, 3.1, 3.1, 2.5, 2.5, 2.5)
-    assert (one.candidates, one.hits, one.gains, one.false_keeps) == (4, 1, 2, 1)
+    assert one.decided == ((1, False), (2, False), (3, False), (4, True))
+    assert (one.hits, one.gains, one.false_keeps) == (1, 2, 1)
+    assert (one.hit_rate(), one.hit_rate(3), one.hit_rate(0)) == (0.25, 0, 0)
     assert [search.trials_to(one.course, score) for score in (3.0, 2.5, 2.0)] == [0, 4, float("inf")]
 
 

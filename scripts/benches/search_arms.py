@@ -46,6 +46,7 @@ class Candidate(Struct, frozen=True):
     parent: str
     child: str
     kept: bool
+    trials: int  # of the whole search, when it was decided
 
 
 class Lab:
@@ -66,7 +67,7 @@ class Lab:
 
     def tried(self, parent: str, child: str, *, kept: bool) -> None:
         """A candidate is decided; one that is kept is the incumbent from here on."""
-        self.candidates.append(Candidate(parent, child, kept))
+        self.candidates.append(Candidate(parent, child, kept, self.spent))
         if kept:
             self.incumbents.append((self.spent, child))
 
@@ -235,18 +236,18 @@ class _Evolving:
             score = lab.run(self._trying.program, due.seed)
             if score is None:
                 search.failed()
-                self._ended("failed", None, Fate(status="crash"))
+                self._ended("failed", None, None, Fate(status="crash"))
             else:
                 search.child(due.seed, score, lab.spent)
         elif due.step is Step.DISCARD:
             effect = -search.posterior().gain * search.sd
-            fate = Fate(low=self._bound(-1), high=self._bound(+1))
+            measured, half = self._measured()
             search.discard()
-            self._ended("discarded", effect, fate)
+            self._ended("discarded", effect, measured, Fate(low=measured - half, high=measured + half))
         else:
             effect = statistics.fmean(child.score - control.score for control, child in search.pairs())
             search.keep()
-            self._ended("kept", effect, Fate(kept=True))
+            self._ended("kept", effect, effect, Fate(kept=True))
         return True
 
     @property
@@ -274,17 +275,23 @@ class _Evolving:
                 return proposal
         return None
 
-    def _bound(self, side: int) -> float:
-        """Of the 95 % interval of child - parent by all runs of both, as node/context.py takes it."""
+    def _measured(self) -> tuple[float, float]:
+        """Mean of child - parent by all runs of both, and half its 95 % interval, as node/context.py takes them."""
         controls, children = self._search.controls, self._search.children
         mean = statistics.fmean(run.score for run in children) - statistics.fmean(run.score for run in controls)
-        half: float = NORMAL_95 * self._search.sd * (1 / len(children) + 1 / len(controls)) ** 0.5
-        return mean + side * half
+        return mean, NORMAL_95 * self._search.sd * (1 / len(children) + 1 / len(controls)) ** 0.5
 
-    def _ended(self, verdict: Literal["kept", "discarded", "failed"], effect: float | None, fate: Fate) -> None:
+    def _ended(
+        self,
+        verdict: Literal["kept", "discarded", "failed"],
+        effect: float | None,
+        measured: float | None,
+        fate: Fate,
+    ) -> None:
+        """`effect`: as the search believes it, for the plateau; `measured`: as the ledger has it, for proposals."""
         proposal, parent, memory = self._trying, self._lab.final, self._memory
         self._lab.tried(parent, proposal.program, kept=verdict == "kept")
-        outcome = Outcome(operator=proposal.operator, hypothesis=proposal.hypothesis, verdict=verdict, effect=effect)
+        outcome = Outcome(operator=proposal.operator, hypothesis=proposal.hypothesis, verdict=verdict, effect=measured)
         memory.outcomes = (*memory.outcomes, outcome)
         memory.lessons.observe(parent.encode(), proposal.program.encode(), fate)
         self._watch = self._watch.after(Tried(kept=verdict == "kept", ran=verdict != "failed", mean=effect))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import toy
 
+from trainer.proposers.additive import Belief, beliefs
 from trainer.proposers.bandit import Arm, Bandit, arms_of, prior_kept
 from trainer.proposers.evolve import Evolve
 from trainer.proposers.proposal import Context, Outcome, Proposal, Relative, fingerprint
@@ -76,6 +77,66 @@ def test_the_direction_that_paid_is_tried_again() -> None:
     assert len(moves) >= 10
     raised = [p for p in moves if "to 0.002:" in p.hypothesis or "to 0.0014:" in p.hypothesis]
     assert len(raised) == len(moves)
+
+
+def measured(program: str, effects: dict[str, float], verdict: str = "discarded") -> tuple[Outcome, ...]:
+    """Outcomes of the edits of constants named by effect; each is the first that raises its constant."""
+    context, found = Context(program=program), dict[str, Outcome]()
+    for proposal in proposals(200, lambda rng: context):
+        name = proposal.operator.removeprefix("constant:")
+        if name in effects and name not in found:
+            told = {"operator": proposal.operator, "hypothesis": proposal.hypothesis, "verdict": verdict}
+            found[name] = Outcome(**told, effect=effects[name])  # type: ignore[arg-type]
+    assert set(found) == set(effects)
+    return tuple(found[name] for name in effects)
+
+
+def changed(proposal: Proposal) -> set[str]:
+    return {part.partition(" from ")[0] for part in proposal.hypothesis.split("; ") if " from " in part}
+
+
+def test_near_misses_are_gathered_into_one_proposal_and_losers_are_not() -> None:
+    effects = {"LEARNING_RATE": -0.8, "WARMUP_SHARE": -1.1, "BATCH": -0.6, "LAYERS": 4.0}
+    context = Context(program=BASELINE, noise=1.0, outcomes=measured(BASELINE, effects))
+    gathered = [one for one in proposals(60, lambda rng: context) if one.operator == "gather"]
+    assert len(gathered) >= 8
+    assert all(len(changed(one)) > 1 and "LAYERS" not in changed(one) for one in gathered)
+    assert max(len(changed(one)) for one in gathered) == 3
+
+
+def test_without_a_measure_of_noise_nothing_is_near() -> None:
+    outcomes = measured(BASELINE, {"LEARNING_RATE": -0.8, "WARMUP_SHARE": -1.1})
+    context = Context(program=BASELINE, noise=0.0, outcomes=outcomes)
+    assert not [one for one in proposals(40, lambda rng: context) if one.operator == "gather"]
+
+
+def test_what_was_kept_in_an_earlier_run_comes_first() -> None:
+    """A skill: on the baseline again, what helped there is most of what is proposed, alone or together."""
+    kept = measured(BASELINE, {"LEARNING_RATE": -6.0, "BATCH": -5.0}, "kept")
+    context = Context(program=BASELINE, noise=1.0, outcomes=kept)
+    helped = {"LEARNING_RATE", "BATCH"}
+    again = [one for one in proposals(40, lambda rng: context) if helped & changed(one)]
+    fresh = [one for one in proposals(40, lambda rng: Context(program=BASELINE)) if helped & changed(one)]
+    assert len(again) >= 20 >= 2 * len(fresh)
+
+
+def test_effects_of_what_was_made_together_are_shared_out() -> None:
+    def of(*outcomes: Outcome) -> dict[str, Belief]:
+        return beliefs(outcomes, noise=0.1)
+
+    alone = of(outcome("recipe:a", "kept", "a", effect=-0.4))["a"]
+    assert alone.mean == pytest.approx(-4 * 2.25 / (2.25 + 0.6))
+    assert alone.variance == pytest.approx(2.25 * 0.6 / (2.25 + 0.6))
+    both = of(outcome("pair", "kept", "a; b", effect=-0.4))
+    assert both["a"] == both["b"]
+    assert both["a"].mean == pytest.approx(-4 * 2.25 / (2 * 2.25 + 0.6))
+    after = of(outcome("recipe:a", "kept", "a", effect=-0.4), outcome("pair", "kept", "a; b", effect=-0.4))
+    assert after["b"].mean > both["b"].mean  # a alone explains most of it
+    assert of(outcome("recipe:a", "kept", "a", effect=-90.0))["a"].mean == pytest.approx(-8 * 2.25 / (2.25 + 0.6))
+    assert of(outcome("recipe:a", "kept", "a", effect=-0.4, weight=0.0)) == {}
+    half = of(outcome("recipe:a", "kept", "a", effect=-0.4, weight=0.5))["a"]
+    assert alone.mean < half.mean < 0
+    assert beliefs([outcome("recipe:a", "kept", "a", effect=-0.4)], noise=0.0) == {}
 
 
 def test_a_hypothesis_is_only_matched() -> None:

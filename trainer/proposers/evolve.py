@@ -4,7 +4,8 @@ A *move* is one change: an edit of a constant (`constants.py`), a recipe (`recip
 program (`crossover.py`). A proposal is one move, sometimes a pair, and more of them on a plateau. What is tried first
 is drawn by Thompson sampling (`bandit.py`) from priors and outcomes. The priors are of the order only: under a fixed
 budget the number of steps dominates (batch, context, depth, width), then the learning rate and its schedule.
-Everything gets its turn.
+Everything gets its turn. Changes that measured well and are not in the program, because each gained too little to be
+told from noise or because it was kept elsewhere, are gathered into one proposal (`additive.py`).
 
 A program says which combinations make sense by module-level asserts over its constants (`asserts.py`); they are
 evaluated on the changed constants before anything is proposed.
@@ -14,11 +15,12 @@ import functools
 import itertools
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from trainer.proposers.additive import PARTS_JOINED_BY, Belief
 from trainer.proposers.asserts import Value
 from trainer.proposers.bandit import KEPT_SHARE, Arm, Bandit, prior_kept
 from trainer.proposers.constants import Edit, apply_edits, constants_of, edits_of, keeps_asserts, knobs_of
@@ -33,11 +35,15 @@ FIRST_WORDS = frozenset(
 )
 FIRST_KEPT = 0.3  # prior probability of being kept, of edits of such constants
 PAIR_SHARE = 0.25  # of proposals with two moves or more
+GATHER_SHARE = 0.3  # of proposals, where there are near misses
+GATHER_PRIOR = 0.4  # probability that what was gathered is kept, before any outcome
 CROSSOVER_SHARE = 0.15  # of proposals, where there are relatives
 MOVES_MAX = 4  # in one proposal, on a plateau
 STRUCTURE_SHARE = 0.35  # of proposals that prefer recipes: there are more constants, and each has several edits
 STRUCTURE_FACTOR = 4.0  # by which those, and all on a plateau, prefer them
 SUGGESTED_FACTOR = 20.0  # for each word of an operator that the suggestion names
+GATHERED_MAX = 8  # moves at once
+GATHERINGS_TRIED_MAX = 20
 COMBINATIONS_TRIED_MAX = 500  # each costs some parses of the program, some milliseconds
 HYPOTHESIS_CHARACTERS = 1000
 
@@ -58,6 +64,13 @@ class Move(NamedTuple):
         return self.arm.operator.startswith("recipe:")
 
 
+class Together(NamedTuple):
+    """Moves to be made one after the other, as one proposal."""
+
+    moves: tuple[Move, ...]
+    operator: str = "pair"  # what they are called where they are more than one
+
+
 class Evolve:
     """Proposes changes by the moves above; see the module's text. Without recipes it edits constants only."""
 
@@ -76,7 +89,7 @@ class Evolve:
         claimed: Proposal | None = None
         seen: set[str] = {parent}
         words = _words(context)
-        for moves in self._combinations(context, rng):
+        for moves, operator in self._combinations(context, rng):
             text = _made(moves, context.program)
             if text is None:
                 continue
@@ -85,7 +98,7 @@ class Evolve:
                 continue
             seen.add(found)
             answers = any(_named(move, words) for move in moves)
-            proposal = replace(_proposal(moves, text, self.name), answers=answers)
+            proposal = replace(_proposal(moves, operator, text, self.name), answers=answers)
             if found not in context.claimed:
                 return proposal
             claimed = claimed or proposal
@@ -93,26 +106,27 @@ class Evolve:
             return claimed
         raise NothingNew("every change of this program has been tried: mutate another, or add constants to this one")
 
-    def _combinations(self, context: Context, rng: random.Random) -> Iterator[tuple[Move, ...]]:
+    def _combinations(self, context: Context, rng: random.Random) -> Iterator[Together]:
         """Moves in the order in which to try them: what the draw says first, then all others."""
         singles = [*_edits(context.program), *(_recipe_move(recipe) for recipe in self._recipes)]
-        bandit, words = Bandit(context.outcomes), _words(context)
+        bandit, words = Bandit(context.outcomes, context.noise), _words(context)
         structure = max(context.widen, float(rng.random() < STRUCTURE_SHARE))
         scores = [_score(move, bandit, words, structure, rng) for move in singles]
         order = sorted(range(len(singles)), key=lambda place: -scores[place])
-        alone: Iterator[tuple[Move, ...]] = ((singles[place],) for place in order)
+        alone = (Together((singles[place],)) for place in order)
         together = _drawn(singles, scores, context.widen, rng)
-        crossed = ((move,) for move in _crossings(context))
+        crossed = (Together((move,)) for move in _crossings(context))
         pair_share = PAIR_SHARE + (0.75 - PAIR_SHARE) * context.widen
         pair_share *= 2 * bandit.score(Arm("pair"), 0.5, rng)  # learnt, from 1 on average
-        first = rng.random()
+        first = (together, alone) if rng.random() < pair_share else (alone, together)
+        gathered = _gathered(singles, context.program, bandit.known, rng)
         if words and any(_named(move, words) for move in singles):
             return itertools.chain(alone, together, crossed)
         if context.relatives and rng.random() < 2 * CROSSOVER_SHARE * bandit.score(Arm("crossover"), 0.5, rng):
             return itertools.chain(crossed, alone, together)
-        if first < pair_share:
-            return itertools.chain(together, alone, crossed)
-        return itertools.chain(alone, together, crossed)
+        if rng.random() < GATHER_SHARE / GATHER_PRIOR * bandit.score(Arm("gather"), GATHER_PRIOR, rng):
+            return itertools.chain(gathered, *first, crossed)
+        return itertools.chain(*first, crossed)
 
 
 def _edits(program: str) -> list[Move]:
@@ -168,7 +182,8 @@ def _merging(relative: Relative) -> Callable[[str], str | None]:
 
 
 def _score(move: Move, bandit: Bandit, words: set[str], structure: float, rng: random.Random) -> float:
-    score = bandit.score(move.arm, move.prior, rng)
+    known = bandit.known.get(move.hypothesis)
+    score = bandit.score(move.arm, move.prior, rng) if known is None else bandit.score_known(known, rng)
     if move.structural:
         score *= 1 + (STRUCTURE_FACTOR - 1) * structure
     return score * (1 + SUGGESTED_FACTOR * _named(move, words)) if words else score
@@ -183,9 +198,7 @@ def _named(move: Move, words: set[str]) -> int:
     return len(words & set(_WORD.findall(move.arm.operator.partition(":")[2].lower().replace("_", " "))))
 
 
-def _drawn(
-    singles: Sequence[Move], scores: Sequence[float], widen: float, rng: random.Random
-) -> Iterator[tuple[Move, ...]]:
+def _drawn(singles: Sequence[Move], scores: Sequence[float], widen: float, rng: random.Random) -> Iterator[Together]:
     """Combinations of two or more moves with different operators, drawn by the scores."""
     if len(singles) < 2:
         return
@@ -193,8 +206,28 @@ def _drawn(
         count = 2 + sum(rng.random() < widen / 2 for _ in range(MOVES_MAX - 2))
         moves = rng.choices(singles, scores, k=count)
         if len({move.arm.operator for move in moves}) == count:
-            # Structure first: an edit finds its constant in a changed program, a recipe may need it as it was.
-            yield tuple(sorted(moves, key=lambda move: not move.structural))
+            yield Together(_structure_first(moves))
+
+
+def _structure_first(moves: Iterable[Move]) -> tuple[Move, ...]:
+    """An edit finds its constant in a changed program, a recipe may need it as it was."""
+    return tuple(sorted(moves, key=lambda move: not move.structural))
+
+
+def _gathered(
+    singles: Sequence[Move], program: str, known: Mapping[str, Belief], rng: random.Random
+) -> Iterator[Together]:
+    """What looked good and this program lacks, as many as a draw from the beliefs finds good: mostly near misses."""
+    good = [move for move in singles if move.hypothesis in known and known[move.hypothesis].mean < 0]
+    near = [move for move in good if move.make(program) is not None]  # the program may have it already
+    for _ in range(GATHERINGS_TRIED_MAX):
+        drawn = {move: rng.gauss(known[move.hypothesis].mean, known[move.hypothesis].variance ** 0.5) for move in near}
+        best: dict[str, Move] = {}  # one for each operator: a constant has one value
+        for move in sorted(near, key=drawn.__getitem__):
+            if drawn[move] < 0:
+                best.setdefault(move.arm.operator, move)
+        if len(best) > 1:
+            yield Together(_structure_first(list(best.values())[:GATHERED_MAX]), "gather")
 
 
 def _made(moves: Sequence[Move], program: str) -> str | None:
@@ -211,12 +244,12 @@ def _made(moves: Sequence[Move], program: str) -> str | None:
         return None
 
 
-def _proposal(moves: Sequence[Move], text: str, name: str) -> Proposal:
+def _proposal(moves: Sequence[Move], together: str, text: str, name: str) -> Proposal:
     known = [move.expected for move in moves if move.expected is not None]
     return Proposal(
         program=text,
-        hypothesis="; ".join(move.hypothesis for move in moves)[:HYPOTHESIS_CHARACTERS],
+        hypothesis=PARTS_JOINED_BY.join(move.hypothesis for move in moves)[:HYPOTHESIS_CHARACTERS],
         proposer=name,
-        operator=moves[0].arm.operator if len(moves) == 1 else "pair",
+        operator=moves[0].arm.operator if len(moves) == 1 else together,
         expected=sum(known) if known else None,
     )
