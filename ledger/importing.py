@@ -78,6 +78,7 @@ def import_export(store: Store, file: BinaryIO, *, strict: bool = False, bytes_m
                 _add(store, header, number, content, report)
                 if strict and report.refused:
                     return report
+    store.tidy()
     # 6
     if lines.bytes_left < 0:
         report.refuse(None, f"the file is larger than {bytes_max} bytes, and the rest of it was not read")

@@ -104,6 +104,12 @@ def rebuild(database: Database) -> None:
             database.execute("UPDATE entries SET kind = ? WHERE number = ?", (signed.statement.kind, number))
     for (author, feed), head in heads.items():
         set_head(database, author, feed, head)
+    merge_search(database)
+
+
+def merge_search(database: Database) -> None:
+    """Make one of the parts in which the index for full-text search was written."""
+    database.execute("INSERT INTO entry_text (entry_text) VALUES ('optimize')")
 
 
 def drop(database: Database) -> None:

@@ -110,6 +110,7 @@ async def run_node(options: Options, report: Report) -> None:
                 if not options.observe:
                     _sandbox(challenge.tracks[track].device)
                 store = home.store(challenge, check=True)
+                store.tidy()
 
                 def refuse(failure: UserError) -> None:
                     failures.append(failure)

@@ -214,6 +214,7 @@ def _built(path: Path, teams: int, effort: Effort) -> tuple[Store, Row]:
     count, envelope_bytes = store.db.execute("SELECT count(*), sum(length(envelope)) FROM entries").fetchone()
     disk = row("on disk, an entry", [path.stat().st_size / count], "bytes", "its envelope", [envelope_bytes / count])
     entries.put_programs(store, teams, ROUNDS)
+    store.tidy()  # as a node does when it starts
     return store, disk
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ledger import queries
+from ledger import queries, tables
 from ledger.author import Author
 from ledger.store import Store
 
@@ -42,6 +42,19 @@ def test_all_words_are_wanted_wherever_they_stand(store: Store, by: Author) -> N
     assert (hit.kind, hit.author, hit.snippet) == ("discovery", by.id, "A larger batch, with warm-up.")
     histories.state_retraction(by, found)
     assert next(hit.marks for hit in queries.search(store, "larger")) == ("retracted",)
+
+
+def test_a_tidied_ledger_searches_one_part_and_finds_the_same(store: Store, by: Author) -> None:
+    def parts() -> int:
+        return int(store.db.execute("SELECT count(DISTINCT segid) FROM entry_text_idx").fetchone()[0])
+
+    for number in range(3):
+        histories.state_hypothesis(by, BASELINE, program(str(number)), f"a larger batch, {number}")
+    before, digest = queries.search(store, "batch"), tables.digest(store.db)
+    assert parts() == len(before) == 3
+    store.tidy()
+    assert (parts(), queries.search(store, "batch")) == (1, before)
+    assert tables.digest(store.db) == digest
 
 
 @pytest.mark.parametrize(
