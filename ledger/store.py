@@ -34,7 +34,7 @@ from ledger.errors import (
     LedgerError,
 )
 from ledger.feed import Head, check_extends
-from ledger.predicates import FEEDS_MAX, Entry, Revocation
+from ledger.predicates import FEED_ENTRIES_MAX, FEEDS_MAX, Entry, Revocation
 
 BUSY_TIMEOUT_S = 30.0
 CLOCK_MAX = 2**52
@@ -359,6 +359,11 @@ class Store:
             raise
         if head is None and len(known.heads) >= FEEDS_MAX:
             raise BrokenChain(f"{entry.author} has {FEEDS_MAX} feeds already, which is all that an author may have")
+        if entry.seq >= FEED_ENTRIES_MAX and not isinstance(signed.statement.body, Revocation):
+            raise BrokenChain(
+                f"{entry.author}/{entry.feed} has {FEED_ENTRIES_MAX} entries already, which is all that a feed may "
+                "have; its author goes on with a new key (`waggle key rotate`)"
+            )
         _check_believed(known, entry, signed.id)
         place = (entry.author, entry.feed, entry.seq, entry.prev, entry.lamport)
         about = (signed.statement.kind, signed.statement.subject, entry.recorded_at, signed.envelope)

@@ -11,7 +11,7 @@ import msgspec
 
 from ledger import predicates
 from ledger.envelope import ENVELOPE_BYTES_MAX, Signed, payload_of
-from ledger.predicates import FEEDS_MAX, PROTOCOL, EntryId, Feed, PeerId, Record, Sha256, SplitName
+from ledger.predicates import FEED_ENTRIES_MAX, FEEDS_MAX, PROTOCOL, EntryId, Feed, PeerId, Record, Sha256, SplitName
 from ledger.statements import PAYLOAD_BYTES_MAX, TYPES
 from statements_doc.examples import signed_examples
 
@@ -39,6 +39,7 @@ def document() -> str:
         payload_kib=PAYLOAD_BYTES_MAX // 1024,
         envelope_kib=ENVELOPE_BYTES_MAX // 1024,
         feeds_max=FEEDS_MAX,
+        entries_max=f"{FEED_ENTRIES_MAX:,}",
         type_links="\n".join(f"  - [{kind}](#{kind})" for kind in kinds.values()),
         shared_links="\n".join(f"  - [{_heading(kind)}](#{_anchor(kind)})" for kind in SHARED),
         overview="\n".join(_overview(urn, examples[kind]) for urn, kind in kinds.items()),

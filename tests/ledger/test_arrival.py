@@ -166,6 +166,28 @@ def test_a_proof_of_two_histories_is_kept_once_however_many_there_are(tmp_path: 
     assert store.db.execute("SELECT count(*) FROM refused").fetchone() == (1,)
 
 
+def test_a_flood_is_refused_at_the_limit_and_its_author_can_still_revoke(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ledger.store.FEED_ENTRIES_MAX", 5)  # a million entries take minutes
+    store = examples.new_store(tmp_path)
+    by = examples.author(store)
+    for seed in range(5):
+        examples.state_trial(by, "a" * 64, seed, 3.0)
+    for _ in range(2):
+        with pytest.raises(BrokenChain, match=r"trials has 5 entries already.*`waggle key rotate`"):
+            examples.state_trial(by, "a" * 64, 5, 3.0)
+    head = by.head("trials")
+    assert head is not None
+    assert head.seq == 4
+    for _ in range(5):
+        by.checkpoint("trials")
+    with pytest.raises(BrokenChain, match="main has 5 entries"):
+        by.checkpoint("trials")
+    by.revoke("the feed is full")
+    assert errors(store) == []
+
+
 def test_an_author_without_end_of_feeds_is_held_at_the_limit(tmp_path: Path) -> None:
     store = examples.new_store(tmp_path)
     by = examples.author(store)
