@@ -125,7 +125,7 @@ def test_where_there_are_several_tracks_what_others_confirm_is_tried_soon_and_co
         source="found", track="gpu-5min", operator="", ancestor=text, program=text.replace("= 64", "= 128"), effect=-0.1
     )
     context = replace(PARENT, transfers=(there,))
-    made_by = [chosen.proposer.propose(context, rng) for _ in range(10)]
+    made_by = [chosen.proposer.propose(context, rng) for _ in range(40)]
     assert "transfer" in {one.proposer for one in made_by}
     assert {one.source for one in made_by} == {"", "found"}
     assert node.lines == []
