@@ -24,9 +24,9 @@ types:
 layers:
     lint-imports
 
-# tests, three at a time: many of them wait; arguments go to pytest
+# tests, three at a time: many of them wait, and threads of one's linear algebra hold up the others; arguments go to pytest
 unit *arguments:
-    pytest -rs -n 3 --dist worksteal "$@"
+    OPENBLAS_NUM_THREADS=1 pytest -rs -n 3 --dist worksteal "$@"
 
 # a small swarm on this machine
 demo *arguments:
