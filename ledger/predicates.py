@@ -20,9 +20,7 @@ PROGRAM_BYTES_MAX = 64 * 1024  # of source
 PAIRS_MAX = 64  # of one comparison
 EVIDENCE_MAX = 64  # entries that a statement may name as its reason
 FEEDS_MAX = 32  # of one author, over all incarnations
-FEED_ENTRIES_MAX = (
-    1_000_000  # trials of half a minute for a year. A limit by feed holds in whatever order entries arrive
-)
+FEED_ENTRIES_MAX = 1_000_000  # a trial each half a minute for a year; by feed: the same in any order of arrival
 CLAIM_TICKS_MAX = 10_000  # of the Lamport clock, for which a claim counts at most
 BPB_MAX = 1e6  # a score past it says nothing more, and sums of scores stay finite
 

@@ -16,7 +16,7 @@ def hits(found: Iterable[Hit]) -> Iterator[Text]:
         line = Text(
             plain(f"{hit.id[:ID_SHOWN]}  {short(hit.author)}  {hit.kind:<11}  "), no_wrap=True, overflow="ellipsis"
         )
-        yield line.append_text(in_brackets(hit.marks)).append(plain(hit.snippet))
+        yield line.append_text(in_brackets(hit.marks)).append(plain(" ".join(hit.snippet.split())))
 
 
 def ranking(tracks: Mapping[str, Sequence[Ranked]]) -> Iterator[RenderableType]:

@@ -126,7 +126,7 @@ def test_where_there_are_several_tracks_what_others_confirm_is_tried_soon_and_co
     )
     context = replace(PARENT, transfers=(there,))
     made_by = [chosen.proposer.propose(context, rng) for _ in range(40)]
-    assert "transfer" in {one.proposer for one in made_by}
+    assert "transfer" in {one.proposer for one in made_by[:10]}
     assert {one.source for one in made_by} == {"", "found"}
     assert node.lines == []
     assert node.choose().proposer.propose(context, rng).proposer == "evolve"
