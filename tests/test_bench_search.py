@@ -87,7 +87,7 @@ def test_all_ways_to_search_spend_the_same_trials_and_improve(benches: Any) -> N
         "(d) - (a), mean true score",
         "(d) - (b), mean true score",
         "(d) - (c), mean true score",
-        "(e) - (d), hit rate on the way to (d)'s final score",
+        "(e) - (d), hit rate on the way to the worse of their final scores",
     ]
 
 

@@ -1,16 +1,17 @@
 """What evolve tries first: priors, what has worked, suggestions, claims, plateaus, relatives."""
 
 import random
+import statistics
 from collections import Counter
 from collections.abc import Callable
 
 import pytest
 import toy
 
-from trainer.proposers.additive import Belief, beliefs
 from trainer.proposers.bandit import Arm, Bandit, arms_of, prior_kept
 from trainer.proposers.evolve import Evolve
 from trainer.proposers.proposal import Context, Outcome, Proposal, Relative, fingerprint
+from trainer.proposers.surface import Belief, Surface, place
 
 BASELINE = toy.source("cpu_quick.py")
 
@@ -80,7 +81,7 @@ def test_the_direction_that_paid_is_tried_again() -> None:
 
 
 def measured(program: str, effects: dict[str, float], verdict: str = "discarded") -> tuple[Outcome, ...]:
-    """Outcomes of the edits of constants named by effect; each is the first that raises its constant."""
+    """Outcomes of the first edits that are proposed of the constants named by effect."""
     context, found = Context(program=program), dict[str, Outcome]()
     for proposal in proposals(200, lambda rng: context):
         name = proposal.operator.removeprefix("constant:")
@@ -96,12 +97,15 @@ def changed(proposal: Proposal) -> set[str]:
 
 
 def test_near_misses_are_gathered_into_one_proposal_and_losers_are_not() -> None:
-    effects = {"LEARNING_RATE": -0.8, "WARMUP_SHARE": -1.1, "BATCH": -0.6, "LAYERS": 4.0}
-    context = Context(program=BASELINE, noise=1.0, outcomes=measured(BASELINE, effects))
+    effects = {"LEARNING_RATE": -3.0, "WARMUP_SHARE": -2.5, "BATCH": -3.5, "LAYERS": 6.0}
+    outcomes = measured(BASELINE, effects)
+    context = Context(program=BASELINE, noise=1.0, outcomes=outcomes * 3)
     gathered = [one for one in proposals(60, lambda rng: context) if one.operator == "gather"]
-    assert len(gathered) >= 8
-    assert all(len(changed(one)) > 1 and "LAYERS" not in changed(one) for one in gathered)
-    assert max(len(changed(one)) for one in gathered) == 3
+    assert len(gathered) >= 12
+    together = [one for one in gathered if len({"LEARNING_RATE", "WARMUP_SHARE", "BATCH"} & changed(one)) >= 2]
+    assert len(together) >= 0.8 * len(gathered)
+    assert not any(outcomes[-1].hypothesis in one.hypothesis for one in gathered)
+    assert all(1 < one.hypothesis.count("; ") + 1 <= 8 for one in gathered)
 
 
 def test_without_a_measure_of_noise_nothing_is_near() -> None:
@@ -120,23 +124,79 @@ def test_what_was_kept_in_an_earlier_run_comes_first() -> None:
     assert len(again) >= 20 >= 2 * len(fresh)
 
 
-def test_effects_of_what_was_made_together_are_shared_out() -> None:
-    def of(*outcomes: Outcome) -> dict[str, Belief]:
-        return beliefs(outcomes, noise=0.1)
+def surface(*outcomes: Outcome, changes: tuple[str, ...] = ("a", "b")) -> Surface:
+    return Surface(changes, {"RATE": 0.01, "BETA": 0.9, "FLAG": True}, outcomes, noise=0.1)
 
-    alone = of(outcome("recipe:a", "kept", "a", effect=-0.4))["a"]
-    assert alone.mean == pytest.approx(-4 * 2.25 / (2.25 + 0.6))
-    assert alone.variance == pytest.approx(2.25 * 0.6 / (2.25 + 0.6))
-    both = of(outcome("pair", "kept", "a; b", effect=-0.4))
-    assert both["a"] == both["b"]
-    assert both["a"].mean == pytest.approx(-4 * 2.25 / (2 * 2.25 + 0.6))
-    after = of(outcome("recipe:a", "kept", "a", effect=-0.4), outcome("pair", "kept", "a; b", effect=-0.4))
-    assert after["b"].mean > both["b"].mean  # a alone explains most of it
-    assert of(outcome("recipe:a", "kept", "a", effect=-90.0))["a"].mean == pytest.approx(-8 * 2.25 / (2.25 + 0.6))
-    assert of(outcome("recipe:a", "kept", "a", effect=-0.4, weight=0.0)) == {}
-    half = of(outcome("recipe:a", "kept", "a", effect=-0.4, weight=0.5))["a"]
+
+def test_effects_of_what_was_made_together_are_shared_out() -> None:
+    kept = outcome("recipe:a", "kept", "a", effect=-0.4)
+    alone = surface(kept).belief("a")
+    assert alone == pytest.approx(Belief(-4 * 2.25 / (2.25 + 0.7), 2.25 * 0.7 / (2.25 + 0.7)))
+    together = surface(outcome("pair", "kept", "a; b", effect=-0.4))
+    shared = pytest.approx(Belief(-4 * 2.25 / (2 * 2.25 + 0.8), 2.25 * (1 - 2.25 / (2 * 2.25 + 0.8))))
+    assert together.belief("a") == shared
+    assert together.belief("b") == shared
+    after = surface(kept, outcome("pair", "kept", "a; b", effect=-0.4))
+    assert after.belief("b").mean > together.belief("b").mean  # a alone explains most of it
+    unknown = surface(outcome("pair", "kept", "a; what nobody else made", effect=-0.4)).belief("a")
+    assert alone.mean < unknown.mean < 0
+    half = surface(outcome("recipe:a", "kept", "a", effect=-0.4, weight=0.5)).belief("a")
     assert alone.mean < half.mean < 0
-    assert beliefs([outcome("recipe:a", "kept", "a", effect=-0.4)], noise=0.0) == {}
+    old = surface(kept, *[outcome("recipe:c", "discarded", "c")] * 100).belief("a")
+    assert half.mean < old.mean < 0
+
+
+def test_what_is_impossible_to_believe_is_bounded() -> None:
+    huge = surface(outcome("recipe:a", "kept", "a", effect=-90.0)).belief("a")
+    assert huge.mean == pytest.approx(-8 * 2.25 / (2.25 + 0.7))
+    for nothing in (
+        outcome("recipe:a", "kept", "a", weight=0.0),
+        outcome("recipe:a", "failed", "a"),
+        outcome("crossover", "kept", "a"),
+        outcome("optuna:tpe", "kept", "RATE from 0.01 to 0.02: why"),
+        outcome("pair", "kept", "b; " * 300 + "RATE from nan to 1e999: why; RATE from -1 to 0: why"),
+    ):
+        assert not surface(nothing, changes=("a", "RATE from 0.01 to 0.02: why")).measured("a")
+        assert surface(nothing, changes=("a",)).belief("a") == pytest.approx(Belief(0.0, 2.25))
+
+
+def test_a_step_says_something_of_other_steps_of_its_constant() -> None:
+    up, further, down = (f"RATE from 0.01 to {value}: why" for value in (0.014, 0.02, 0.005))
+    flag = "FLAG from True to False: why"
+    known = surface(
+        outcome("constant:RATE", "kept", "RATE from 0.005 to 0.01: other words", effect=-0.6),
+        changes=(up, further, down, flag),
+    )
+    assert known.measured(further)
+    assert not known.measured(flag)
+    assert known.on_a_scale(up)
+    assert not known.on_a_scale(flag)
+    assert known.belief(up).mean < 0 < known.belief(down).mean
+    assert known.belief(further).variance > known.belief(up).variance
+    flagged = surface(outcome("constant:FLAG", "discarded", flag, effect=0.9), changes=(flag,))
+    assert flagged.measured(flag)
+
+
+def test_a_draw_is_of_the_surface() -> None:
+    changes = ("RATE from 0.01 to 0.02: why", "RATE from 0.01 to 0.005: why", "a")
+    known = surface(*[outcome("constant:RATE", "kept", changes[0], effect=-0.5)] * 5, changes=changes)
+    draws = [known.draw(random.Random(seed)) for seed in range(2000)]
+    for change in changes:
+        drawn = [effect(change) for effect in draws]
+        mean, variance = known.belief(change)
+        assert statistics.fmean(drawn) == pytest.approx(mean, abs=0.15)
+        assert statistics.variance(drawn) == pytest.approx(variance, rel=0.15)
+    assert known.draw(random.Random(1))("a") == known.draw(random.Random(1))("a")
+
+
+def test_places_are_octaves_of_what_moves() -> None:
+    assert place(4, 1) == 2
+    assert place(0.25, 0.4) == -2
+    assert place(0.75, 0.9) == 2  # of the distance to 1
+    assert place(1.0, 0.9) == 20
+    assert place(0.75, 0.4) == pytest.approx(-0.415, abs=1e-3)
+    for nowhere in (0.0, -1.0, float("nan"), float("inf"), True):
+        assert place(nowhere, nowhere) is None
 
 
 def test_a_hypothesis_is_only_matched() -> None:
@@ -190,7 +250,7 @@ def test_what_is_claimed_comes_last() -> None:
 def test_a_plateau_widens_the_moves() -> None:
     calm, wide = operators(), operators(widen=1.0)
     assert wide["pair"] > calm["pair"] + 5
-    changes = [p.hypothesis.count("; ") for p in proposals(12, lambda rng: Context(program=BASELINE, widen=1.0))]
+    changes = [p.hypothesis.count("; ") for p in proposals(40, lambda rng: Context(program=BASELINE, widen=1.0))]
     assert max(changes) >= 3
 
 

@@ -6,9 +6,9 @@ prior says what published nights of search say: of the order of 15 candidates in
 effect is large. One draw per arm, times its typical gain, is its score. Gains are counted in units of the median gain
 that was kept, so the same arithmetic serves a CPU's tenths and a GPU's thousandths.
 
-A change that was measured itself is drawn from the belief in its effect instead (`additive.py`): one that nearly paid
-is worth another try on another parent, and one that paid in an earlier run or on another lineage comes first where it
-is missing. That is how a skill reaches this proposer.
+A change of which outcomes say something is drawn from the belief in its effect instead (`surface.py`): one that nearly
+paid is worth another try on another parent, and one that paid in an earlier run or on another lineage comes first where
+it is missing. That is how a skill reaches this proposer.
 
 Outcomes fade: the program changes under the search, and what failed on an old parent may work on a new one.
 """
@@ -20,12 +20,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from trainer.proposers.additive import Belief, beliefs
 from trainer.proposers.proposal import Outcome
+from trainer.proposers.surface import FADING, Belief
 
 PRIOR_WEIGHT = 4.0  # trials that a prior counts for
 KEPT_SHARE = 0.15  # field notes: 15 of 89, 22 of 125, 26 of 151, 36 of 194 candidates were kept
-FADING = 0.99  # of an outcome's weight for each later one
 OUTCOMES_MAX = 1000  # the latest; older ones have faded
 GAIN_MAX = 4.0  # in units of the median kept gain: one lucky run must not rule
 USUAL_GAIN_SD = 3.0  # standard deviations of a run, where nothing was kept yet
@@ -58,7 +57,6 @@ class Bandit:
     def __init__(self, outcomes: Sequence[Outcome], noise: float = 0.0) -> None:
         """`noise`: standard deviation of a run, bits per byte; 0 where it is not known."""
         recent = outcomes[-OUTCOMES_MAX:]
-        self.known = beliefs(recent, noise)
         gains = [-one.effect for one in recent if one.verdict == "kept" and one.effect is not None and one.effect < 0]
         unit = statistics.median(gains) if gains else 1.0
         self._unit_sd = unit / noise if gains and noise > 0 else USUAL_GAIN_SD
@@ -81,7 +79,7 @@ class Bandit:
         return kept * (1 + tally.gain) / (1 + tally.kept)
 
     def score_known(self, belief: Belief, rng: random.Random) -> float:
-        """One draw of what a trial of a change is worth that was measured before, perhaps on another parent."""
+        """One draw of what a trial of a change is worth of which something is known."""
         effect = rng.gauss(belief.mean, (belief.variance + ELSEWHERE_SD**2) ** 0.5)
         return max(SCORE_MIN, -effect / self._unit_sd)
 

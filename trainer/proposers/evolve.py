@@ -4,8 +4,8 @@ A *move* is one change: an edit of a constant (`constants.py`), a recipe (`recip
 program (`crossover.py`). A proposal is one move, sometimes a pair, and more of them on a plateau. What is tried first
 is drawn by Thompson sampling (`bandit.py`) from priors and outcomes. The priors are of the order only: under a fixed
 budget the number of steps dominates (batch, context, depth, width), then the learning rate and its schedule.
-Everything gets its turn. Changes that measured well and are not in the program, because each gained too little to be
-told from noise or because it was kept elsewhere, are gathered into one proposal (`additive.py`).
+Everything gets its turn. About half of the proposals *gather*: they make all changes at once that a draw from the
+response surface of the outcomes (`surface.py`) finds good, each of which may gain too little to be told from noise.
 
 A program says which combinations make sense by module-level asserts over its constants (`asserts.py`); they are
 evaluated on the changed constants before anything is proposed.
@@ -15,12 +15,11 @@ import functools
 import itertools
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from trainer.proposers.additive import PARTS_JOINED_BY, Belief
 from trainer.proposers.asserts import Value
 from trainer.proposers.bandit import KEPT_SHARE, Arm, Bandit, prior_kept
 from trainer.proposers.constants import Edit, apply_edits, constants_of, edits_of, keeps_asserts, knobs_of
@@ -29,13 +28,14 @@ from trainer.proposers.hypotheses import hypothesis
 from trainer.proposers.proposal import Context, NothingNew, ProgramUnreadable, Proposal, Relative, fingerprint, parse
 from trainer.proposers.recipes.recipe import Recipe, apply
 from trainer.proposers.recipes.table import RECIPES
+from trainer.proposers.surface import PARTS_JOINED_BY, Surface
 
 FIRST_WORDS = frozenset(
     {"BATCH", "CONTEXT", "WINDOW", "LAYERS", "DEPTH", "WIDTH", "RATE", "LR", "WARMDOWN", "COOLDOWN"}
 )
 FIRST_KEPT = 0.3  # prior probability of being kept, of edits of such constants
 PAIR_SHARE = 0.25  # of proposals with two moves or more
-GATHER_SHARE = 0.3  # of proposals, where there are near misses
+GATHER_SHARE = 0.5  # of proposals, once gains can be told from noise
 GATHER_PRIOR = 0.4  # probability that what was gathered is kept, before any outcome
 CROSSOVER_SHARE = 0.15  # of proposals, where there are relatives
 MOVES_MAX = 4  # in one proposal, on a plateau
@@ -110,8 +110,9 @@ class Evolve:
         """Moves in the order in which to try them: what the draw says first, then all others."""
         singles = [*_edits(context.program), *(_recipe_move(recipe) for recipe in self._recipes)]
         bandit, words = Bandit(context.outcomes, context.noise), _words(context)
+        surface = _surface(singles, context)
         structure = max(context.widen, float(rng.random() < STRUCTURE_SHARE))
-        scores = [_score(move, bandit, words, structure, rng) for move in singles]
+        scores = [_score(move, bandit, surface, words, structure, rng) for move in singles]
         order = sorted(range(len(singles)), key=lambda place: -scores[place])
         alone = (Together((singles[place],)) for place in order)
         together = _drawn(singles, scores, context.widen, rng)
@@ -119,13 +120,13 @@ class Evolve:
         pair_share = PAIR_SHARE + (0.75 - PAIR_SHARE) * context.widen
         pair_share *= 2 * bandit.score(Arm("pair"), 0.5, rng)  # learnt, from 1 on average
         first = (together, alone) if rng.random() < pair_share else (alone, together)
-        gathered = _gathered(singles, context.program, bandit.known, rng)
         if words and any(_named(move, words) for move in singles):
             return itertools.chain(alone, together, crossed)
         if context.relatives and rng.random() < 2 * CROSSOVER_SHARE * bandit.score(Arm("crossover"), 0.5, rng):
             return itertools.chain(crossed, alone, together)
-        if rng.random() < GATHER_SHARE / GATHER_PRIOR * bandit.score(Arm("gather"), GATHER_PRIOR, rng):
-            return itertools.chain(gathered, *first, crossed)
+        gather_share = GATHER_SHARE / GATHER_PRIOR * bandit.score(Arm("gather"), GATHER_PRIOR, rng)
+        if surface is not None and rng.random() < gather_share:
+            return itertools.chain(_gathered(singles, context.program, surface, rng), *first, crossed)
         return itertools.chain(*first, crossed)
 
 
@@ -181,9 +182,21 @@ def _merging(relative: Relative) -> Callable[[str], str | None]:
     return lambda text: merge(text, relative.ancestor, relative.program)
 
 
-def _score(move: Move, bandit: Bandit, words: set[str], structure: float, rng: random.Random) -> float:
-    known = bandit.known.get(move.hypothesis)
-    score = bandit.score(move.arm, move.prior, rng) if known is None else bandit.score_known(known, rng)
+def _surface(singles: Sequence[Move], context: Context) -> Surface | None:
+    """None where nothing can be told from noise yet."""
+    if context.noise <= 0 or not singles:
+        return None
+    constants = constants_of(parse(context.program))
+    return Surface([move.hypothesis for move in singles], constants, context.outcomes, context.noise)
+
+
+def _score(
+    move: Move, bandit: Bandit, surface: Surface | None, words: set[str], structure: float, rng: random.Random
+) -> float:
+    if surface is not None and surface.measured(move.hypothesis):
+        score = bandit.score_known(surface.belief(move.hypothesis), rng)
+    else:
+        score = bandit.score(move.arm, move.prior, rng)
     if move.structural:
         score *= 1 + (STRUCTURE_FACTOR - 1) * structure
     return score * (1 + SUGGESTED_FACTOR * _named(move, words)) if words else score
@@ -214,20 +227,27 @@ def _structure_first(moves: Iterable[Move]) -> tuple[Move, ...]:
     return tuple(sorted(moves, key=lambda move: not move.structural))
 
 
-def _gathered(
-    singles: Sequence[Move], program: str, known: Mapping[str, Belief], rng: random.Random
-) -> Iterator[Together]:
-    """What looked good and this program lacks, as many as a draw from the beliefs finds good: mostly near misses."""
-    good = [move for move in singles if move.hypothesis in known and known[move.hypothesis].mean < 0]
-    near = [move for move in good if move.make(program) is not None]  # the program may have it already
+def _gathered(singles: Sequence[Move], program: str, surface: Surface, rng: random.Random) -> Iterator[Together]:
+    """All that a draw from the surface finds good, each on top of the better ones that fit.
+
+    Steps of constants are drawn unmeasured as well, since together they teach most; recipes and choices are many, and
+    have to have been measured.
+    """
+    known = [move for move in singles if surface.on_a_scale(move.hypothesis) or surface.measured(move.hypothesis)]
     for _ in range(GATHERINGS_TRIED_MAX):
-        drawn = {move: rng.gauss(known[move.hypothesis].mean, known[move.hypothesis].variance ** 0.5) for move in near}
-        best: dict[str, Move] = {}  # one for each operator: a constant has one value
-        for move in sorted(near, key=drawn.__getitem__):
-            if drawn[move] < 0:
-                best.setdefault(move.arm.operator, move)
-        if len(best) > 1:
-            yield Together(_structure_first(list(best.values())[:GATHERED_MAX]), "gather")
+        effect = surface.draw(rng)
+        drawn = {move: effect(move.hypothesis) for move in known}
+        chosen: dict[str, Move] = {}  # one for each operator: a constant has one value
+        text = program
+        for move in sorted(known, key=drawn.__getitem__):
+            if drawn[move] >= 0 or len(chosen) == GATHERED_MAX:
+                break
+            made = None if move.arm.operator in chosen else _made([move], text)
+            if made is not None:
+                text = made
+                chosen[move.arm.operator] = move
+        if chosen:
+            yield Together(_structure_first(chosen.values()), "gather")
 
 
 def _made(moves: Sequence[Move], program: str) -> str | None:
