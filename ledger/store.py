@@ -41,6 +41,12 @@ CLOCK_MAX = 2**52
 PEERS_REMEMBERED_MAX = 64
 PAGE_CACHE_KIB = 64 * 1024  # ids are random: an entry added to a large ledger touches pages all over its indexes
 LOG_PAGES = 4000  # written ahead before they are moved to the file: pages that change often are moved less often
+PRAGMAS = (  # of every connection; what a file keeps itself is in schema.py
+    "foreign_keys = ON",
+    "synchronous = FULL",
+    f"cache_size = -{PAGE_CACHE_KIB}",
+    f"wal_autocheckpoint = {LOG_PAGES}",
+)
 
 
 class Proof(NamedTuple):
@@ -127,12 +133,7 @@ def _connect(path: Path) -> Database:
             raise
         uri = path.absolute().as_uri() + "?immutable=1"
         database = Database(sqlite3.connect(uri, uri=True), execute_plugins=False)
-    for pragma in (
-        "foreign_keys = ON",
-        "synchronous = FULL",
-        f"cache_size = -{PAGE_CACHE_KIB}",
-        f"wal_autocheckpoint = {LOG_PAGES}",
-    ):
+    for pragma in PRAGMAS:
         database.execute(f"PRAGMA {pragma}")
     return database
 

@@ -68,10 +68,12 @@ def add(database: Database, signed: Signed, number: int) -> None:
             insert(database, row.table, row.values)
 
 
+HEAD = """INSERT INTO feeds VALUES (?, ?, ?, ?, ?) ON CONFLICT (author, feed)
+          DO UPDATE SET seq = excluded.seq, id = excluded.id, lamport = excluded.lamport"""
+
+
 def set_head(database: Database, author: str, feed: str, head: Head) -> None:
-    sql = """INSERT INTO feeds VALUES (?, ?, ?, ?, ?) ON CONFLICT (author, feed)
-             DO UPDATE SET seq = excluded.seq, id = excluded.id, lamport = excluded.lamport"""
-    database.execute(sql, (author, feed, *head))
+    database.execute(HEAD, (author, feed, *head))
 
 
 def remove(database: Database, signed: Signed) -> None:

@@ -1,6 +1,7 @@
 """What it costs to sign, verify, index and keep: against bare SQLite, against bare verification, large against small.
 
-append   own entries per second, each signed and durable, against bare durable inserts of the same envelopes
+append   own entries per second, each signed and durable, against bare durable inserts of the same envelopes; what is
+         left of those with a signature before each; and against sqlite3 alone with the same rows and indexes
 ingest   entries of others per second, from bytes to disk in pages as sync sends them, against a loop that verifies
          the same signatures with keys and messages at hand
 scale    questions to a ledger of 1,000,000 entries against one of 10,000, and bytes on disk
@@ -12,7 +13,7 @@ Ledgers are made in the working folder, because where temporary files go may be 
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,7 +30,8 @@ from ledger.author import Author
 from ledger.envelope import Envelope, Signed, open_envelope, pae, public_key, read_unchecked
 from ledger.opening import open_all
 from ledger.predicates import Entry, Trial
-from ledger.store import Store
+from ledger.store import PRAGMAS, Store
+from ledger.tables import HEAD
 from node import story
 
 APPEND_GOAL = 0.7
@@ -41,6 +43,7 @@ SLICE = 500  # entries between turns of figure and reference
 SMALL_TEAMS, LARGE_TEAMS = 1, 100
 ROUNDS = entries.ROUNDS  # of each team
 
+SqlRow = tuple[object, ...]
 Ask = Callable[[Store, queries.DiscoveryRow], object]
 WITH_GOALS: dict[str, Ask] = {
     "show": story.discovery_story,
@@ -64,23 +67,41 @@ def _name_and_value(row: queries.DiscoveryRow) -> str:
 def append(effort: Effort) -> Outcome:
     statements = [read_unchecked(envelope).statement for envelope in entries.work(0, 10)]
     trials = [(one.subject, one.body) for one in statements if isinstance(one.body, Trial)][:SLICE]
+    key = Ed25519PrivateKey.from_private_bytes(bytes(32))
     own: list[float] = []
     bare: list[float] = []
-    with _folder() as folder, closing(_bare(folder / "bare.db")) as database:
+    signed: list[float] = []
+    same: list[float] = []
+    with ExitStack() as stack:
+        folder = stack.enter_context(_folder())
         store = Store.create(folder / "ledger.db", entries.CHALLENGE)
-        author = Author(store, Ed25519PrivateKey.from_private_bytes(bytes(32)))
+        stack.callback(store.close)
+        Store.create(folder / "same.db", entries.CHALLENGE).close()
+        only, signing, all_rows = (
+            stack.enter_context(_sqlite(folder / f"{name}.db")) for name in ("bare", "key", "same")
+        )
+        for database in (only, signing):
+            database.execute("CREATE TABLE entries (id TEXT PRIMARY KEY, envelope BLOB NOT NULL)")
+        author = Author(store, key)
         for index in effort.repeat(10, 30):
             effort.say(f"append: turn {index + 1}")
             own.append(_rate(SLICE, partial(_append, author, trials)))
-            newest = "SELECT id, envelope FROM entries ORDER BY rowid DESC LIMIT ?"
-            bare.append(_rate(SLICE, partial(_insert, database, store.db.execute(newest, (SLICE,)).fetchall())))
-        store.close()
-    rates = row("own durable appends", own, "entries/s", "bare durable inserts", bare, paired=True)
-    beyond_ms = [1000 / ours - 1000 / theirs for ours, theirs in zip(own, bare, strict=True)]
+            added, results = (_newest(store.db.conn, table) for table in ("entries", "trial_results"))
+            bare.append(_rate(SLICE, partial(_insert_envelopes, only, added)))
+            signed.append(_rate(SLICE, partial(_insert_envelopes, signing, added, key.sign)))
+            same.append(_rate(SLICE, partial(_insert_rows, all_rows, added, results)))
+    rates = row("own durable appends", own, "entries/s", "sqlite3 alone: id and envelope", bare, paired=True)
     goal = Goal(
         what="own durable appends / bare durable inserts", figure=rates.ratio or 0.0, bound="at least", goal=APPEND_GOAL
     )
-    return Outcome([rates, row("an own append beyond a bare insert", beyond_ms, "ms")], [goal])
+    return Outcome(
+        [
+            rates,
+            row("id and envelope, a signature before each", signed, "entries/s", "without", bare, paired=True),
+            row("own durable appends", own, "entries/s", "sqlite3 alone: the same rows", same, paired=True),
+        ],
+        [goal],
+    )
 
 
 def _append(author: Author, trials: Sequence[tuple[str, Trial]]) -> None:
@@ -92,21 +113,40 @@ def _append(author: Author, trials: Sequence[tuple[str, Trial]]) -> None:
         author.append("trials", subject, body)
 
 
-def _bare(path: Path) -> sqlite3.Connection:
-    """A table of envelopes by id, as durable as a ledger."""
-    database = sqlite3.connect(path, isolation_level=None)
-    for statement in (
-        "PRAGMA journal_mode = WAL",
-        "PRAGMA synchronous = FULL",
-        "CREATE TABLE entries (id TEXT PRIMARY KEY, envelope BLOB NOT NULL)",
-    ):
-        database.execute(statement)
-    return database
+@contextmanager
+def _sqlite(path: Path) -> Iterator[sqlite3.Connection]:
+    """As durable as a ledger, without it."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        for pragma in ("journal_mode = WAL", *PRAGMAS):
+            database.execute(f"PRAGMA {pragma}")
+        yield database
 
 
-def _insert(database: sqlite3.Connection, rows: Sequence[tuple[str, bytes]]) -> None:
-    for one in rows:
-        database.execute("INSERT INTO entries VALUES (?, ?)", one)
+def _newest(database: sqlite3.Connection, table: str) -> list[SqlRow]:
+    """The rows of the last turn, oldest first."""
+    return database.execute(f"SELECT * FROM {table} ORDER BY rowid DESC LIMIT ?", (SLICE,)).fetchall()[::-1]
+
+
+def _insert_envelopes(
+    database: sqlite3.Connection, rows: Sequence[SqlRow], before: Callable[[bytes], object] = lambda envelope: None
+) -> None:
+    for _, entry_id, *_, envelope in rows:
+        assert isinstance(envelope, bytes), "the last column"
+        before(envelope)
+        database.execute("INSERT INTO entries VALUES (?, ?)", (entry_id, envelope))
+
+
+def _insert_rows(database: sqlite3.Connection, added: Sequence[SqlRow], results: Sequence[SqlRow]) -> None:
+    """All that an append writes: the entry, what its trial came to, and the head of its feed."""
+    into_entries = f"INSERT INTO entries VALUES ({', '.join('?' * len(added[0]))})"
+    into_results = f"INSERT INTO trial_results VALUES ({', '.join('?' * len(results[0]))})"
+    for entry, result in zip(added, results, strict=True):
+        _, entry_id, author, feed, seq, _, lamport, *_ = entry
+        database.execute("BEGIN IMMEDIATE")
+        database.execute(into_entries, entry)
+        database.execute(into_results, result)
+        database.execute(HEAD, (author, feed, seq, entry_id, lamport))
+        database.execute("COMMIT")
 
 
 def ingest(effort: Effort) -> Outcome:

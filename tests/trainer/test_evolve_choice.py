@@ -50,7 +50,8 @@ def test_proposals_of_a_series_differ_and_are_of_every_kind(name: str) -> None:
 
 
 def test_the_same_context_and_chance_give_the_same_proposal() -> None:
-    context = Context(program=BASELINE, outcomes=(outcome("recipe:smear", "kept"),), widen=0.5)
+    outcomes = measured(BASELINE, {"LEARNING_RATE": -0.8, "WARMUP_SHARE": -1.1})
+    context = Context(program=BASELINE, outcomes=outcomes, noise=1.0, widen=0.5)
     assert Evolve().propose(context, random.Random(7)) == Evolve().propose(context, random.Random(7))
 
 
@@ -68,7 +69,8 @@ def test_what_has_worked_is_tried_more_and_what_failed_less() -> None:
 
 def test_a_stranger_without_standing_changes_nothing() -> None:
     lies = tuple(outcome("recipe:label-smoothing", "kept", effect=-9.0, weight=0.0) for _ in range(50))
-    assert operators(outcomes=lies) == operators()
+    own = measured(BASELINE, {"LEARNING_RATE": -0.8, "WARMUP_SHARE": -1.1})
+    assert operators(outcomes=own + lies, noise=1.0) == operators(outcomes=own, noise=1.0)
 
 
 def test_the_direction_that_paid_is_tried_again() -> None:
@@ -146,18 +148,58 @@ def test_effects_of_what_was_made_together_are_shared_out() -> None:
     assert half.mean < old.mean < 0
 
 
-def test_what_is_impossible_to_believe_is_bounded() -> None:
-    huge = surface(outcome("recipe:a", "kept", "a", effect=-90.0)).belief("a")
-    assert huge.mean == pytest.approx(-8 * 2.25 / (2.25 + 0.7))
-    for nothing in (
+STEP = "RATE from 0.01 to 0.02: why"
+
+
+@pytest.mark.parametrize(
+    "nothing",
+    [
         outcome("recipe:a", "kept", "a", weight=0.0),
-        outcome("recipe:a", "failed", "a"),
+        outcome("pair", "failed", f"a; {STEP}"),
         outcome("crossover", "kept", "a"),
-        outcome("optuna:tpe", "kept", "RATE from 0.01 to 0.02: why"),
+        outcome("optuna:tpe", "kept", STEP),
+        outcome("elite:gather", "kept", f"on another program: a; {STEP}"),
         outcome("pair", "kept", "b; " * 300 + "RATE from nan to 1e999: why; RATE from -1 to 0: why"),
-    ):
-        assert not surface(nothing, changes=("a", "RATE from 0.01 to 0.02: why")).measured("a")
-        assert surface(nothing, changes=("a",)).belief("a") == pytest.approx(Belief(0.0, 2.25))
+        outcome("constant:RATE", "kept", "RATE from 1e-300 to 1e300: far"),
+    ],
+)
+def test_what_does_not_say_what_changed_here_teaches_nothing(nothing: Outcome) -> None:
+    known = surface(nothing, changes=("a", STEP))
+    assert not known.measured("a")
+    assert not known.measured(STEP)
+    assert known.belief("a") == pytest.approx(Belief(0.0, 2.25))
+
+
+def test_what_is_claimed_is_bounded() -> None:
+    huge = surface(outcome("recipe:a", "kept", "a", effect=-1e300)).belief("a")
+    assert huge.mean == pytest.approx(-8 * 2.25 / (2.25 + 0.7))
+    failed = surface(outcome("recipe:a", "failed", "a")).belief("a")
+    assert failed.mean == pytest.approx(8 * 2.25 / (2.25 + 1.4))
+    own = [outcome("constant:RATE", "kept", STEP, effect=-0.2)] * 20
+    lie = outcome("constant:RATE", "discarded", "RATE from 1e-6 to 1.0: why", weight=0.1)
+    assert surface(*own, lie, changes=(STEP,)).belief(STEP).mean < -1.5
+
+
+def test_strangers_neither_age_nor_evict_what_is_known() -> None:
+    own = [outcome("constant:RATE", "kept", STEP, effect=-0.2)] * 20
+    flood = [outcome("recipe:a", "kept", "a", effect=-5e-324, weight=0.0)] * 3000
+    assert surface(*own, *flood, changes=(STEP,)).belief(STEP) == surface(*own, changes=(STEP,)).belief(STEP)
+    bandit, alone = Bandit([*own, *flood], noise=0.1), Bandit(own, noise=0.1)
+    arm = Arm("constant:RATE", 1)
+    assert bandit.score(arm, 0.15, random.Random(1)) == alone.score(arm, 0.15, random.Random(1))
+    belief = Belief(-2.0, 1.0)
+    assert bandit.score_known(belief, random.Random(1)) == alone.score_known(belief, random.Random(1))
+
+
+def test_the_usual_gain_is_by_standing() -> None:
+    """Many who weigh little do not set the scale; nor does a gain that no run could show."""
+    belief, own = Belief(-2.0, 1e-9), [outcome("recipe:a", "kept", effect=-0.2)] * 3
+
+    def score(*outcomes: Outcome) -> float:
+        return Bandit(outcomes, noise=0.1).score_known(belief, random.Random(1))
+
+    assert score(*own, *[outcome("recipe:b", "kept", effect=-1e9, weight=0.01)] * 200) == score(*own)
+    assert score(outcome("recipe:b", "kept", effect=-5e-324)) < 10
 
 
 def test_a_step_says_something_of_other_steps_of_its_constant() -> None:
@@ -193,7 +235,8 @@ def test_places_are_octaves_of_what_moves() -> None:
     assert place(4, 1) == 2
     assert place(0.25, 0.4) == -2
     assert place(0.75, 0.9) == 2  # of the distance to 1
-    assert place(1.0, 0.9) == 20
+    assert place(1.0, 0.9) is None
+    assert place(2.0**-40, 1e-9) == -40
     assert place(0.75, 0.4) == pytest.approx(-0.415, abs=1e-3)
     for nowhere in (0.0, -1.0, float("nan"), float("inf"), True):
         assert place(nowhere, nowhere) is None

@@ -13,25 +13,22 @@ it is missing. That is how a skill reaches this proposer.
 Outcomes fade: the program changes under the search, and what failed on an old parent may work on a new one.
 """
 
+import itertools
 import random
-import re
-import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from trainer.proposers.proposal import Outcome
-from trainer.proposers.surface import FADING, Belief
+from trainer.proposers.surface import MOVE, Belief, faded
 
 PRIOR_WEIGHT = 4.0  # trials that a prior counts for
 KEPT_SHARE = 0.15  # field notes: 15 of 89, 22 of 125, 26 of 151, 36 of 194 candidates were kept
-OUTCOMES_MAX = 1000  # the latest; older ones have faded
 GAIN_MAX = 4.0  # in units of the median kept gain: one lucky run must not rule
 USUAL_GAIN_SD = 3.0  # standard deviations of a run, where nothing was kept yet
+UNIT_SD_MIN, UNIT_SD_MAX = 0.5, 8.0  # the same as kept, within what can be told from noise and what is usual
 ELSEWHERE_SD = 0.7  # by which a change's effect on another parent differs, in the same unit
 SCORE_MIN = 1e-3  # everything gets its turn
-
-_MOVE = re.compile(r"([A-Z][A-Z0-9_]{0,47}) from (\S{1,40}) to (\S{1,40}):")
 
 
 class Arm(NamedTuple):
@@ -56,13 +53,11 @@ class Bandit:
 
     def __init__(self, outcomes: Sequence[Outcome], noise: float = 0.0) -> None:
         """`noise`: standard deviation of a run, bits per byte; 0 where it is not known."""
-        recent = outcomes[-OUTCOMES_MAX:]
-        gains = [-one.effect for one in recent if one.verdict == "kept" and one.effect is not None and one.effect < 0]
-        unit = statistics.median(gains) if gains else 1.0
-        self._unit_sd = unit / noise if gains and noise > 0 else USUAL_GAIN_SD
+        usual = _usual_gain(outcomes)
+        unit = usual or 1.0
+        self._unit_sd = min(UNIT_SD_MAX, max(UNIT_SD_MIN, unit / noise)) if usual and noise > 0 else USUAL_GAIN_SD
         self._tallies: dict[Arm, _Tally] = {}
-        for age, outcome in enumerate(reversed(recent)):
-            weight = min(1.0, max(0.0, outcome.weight)) * FADING**age
+        for outcome, weight in faded(outcomes):
             for arm in arms_of(outcome):
                 tally = self._tallies.setdefault(arm, _Tally())
                 if outcome.verdict == "kept":
@@ -84,12 +79,24 @@ class Bandit:
         return max(SCORE_MIN, -effect / self._unit_sd)
 
 
+def _usual_gain(outcomes: Sequence[Outcome]) -> float | None:
+    """The median of the kept gains by their weights, bits per byte; None where nothing was kept."""
+    gains = sorted(
+        (-one.effect, min(1.0, one.weight))
+        for one in outcomes
+        if one.verdict == "kept" and one.weight > 0 and one.effect is not None and one.effect < 0
+    )
+    half = sum(weight for _, weight in gains) / 2
+    so_far = itertools.accumulate(weight for _, weight in gains)
+    return next((gain for (gain, _), weight in zip(gains, so_far, strict=True) if weight >= half), None)
+
+
 def arms_of(outcome: Outcome) -> Iterable[Arm]:
     """The arms that an outcome speaks of. Its texts may be a stranger's: they are matched, and nothing else."""
     operator = outcome.operator
     if not operator.startswith("constant:"):
         return (Arm(operator),)
-    move = _MOVE.match(outcome.hypothesis[:200])
+    move = MOVE.match(outcome.hypothesis[:200])
     if move is None:
         return (Arm(operator, 1), Arm(operator, -1), Arm(operator, 0))
     try:

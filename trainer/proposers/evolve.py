@@ -230,8 +230,8 @@ def _structure_first(moves: Iterable[Move]) -> tuple[Move, ...]:
 def _gathered(singles: Sequence[Move], program: str, surface: Surface, rng: random.Random) -> Iterator[Together]:
     """All that a draw from the surface finds good, each on top of the better ones that fit.
 
-    Steps of constants are drawn unmeasured as well, since together they teach most; recipes and choices are many, and
-    have to have been measured.
+    Steps of constants are drawn unmeasured as well, since together they teach most; of recipes and choices there are
+    many, and an outcome has to say something of them.
     """
     known = [move for move in singles if surface.on_a_scale(move.hypothesis) or surface.measured(move.hypothesis)]
     for _ in range(GATHERINGS_TRIED_MAX):
@@ -247,7 +247,7 @@ def _gathered(singles: Sequence[Move], program: str, surface: Surface, rng: rand
                 text = made
                 chosen[move.arm.operator] = move
         if chosen:
-            yield Together(_structure_first(chosen.values()), "gather")
+            yield Together(tuple(chosen.values()), "gather")
 
 
 def _made(moves: Sequence[Move], program: str) -> str | None:

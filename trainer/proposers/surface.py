@@ -11,15 +11,16 @@ where x is the place of a constant in octaves, 0 where the program has it (`plac
 Their posterior is that of a Bayesian linear regression (Bishop 2006, 3.3). A draw from it says what to try next
 (Thompson sampling; Russo et al. 2018, 7.2): what is known to be good, and now and then what may be.
 
-Only what can be changed in the program at hand has a coefficient. Whatever else an outcome changed adds to its
-variance, so that a stranger's text costs no more than its length.
+Of a flag or a choice, e is that of the new value less that of the old one. Only what can be changed in the program at
+hand has a coefficient, and only moves within REACH octaves of it count as steps. Whatever else an outcome changed adds
+to its variance, so that a stranger's words have no more effect than their author's standing.
 """
 
 import functools
 import math
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,12 +38,13 @@ KEPT_VARIANCE = 0.6  # of several
 MISFIT_VARIANCE = 0.1  # more for each coefficient: effects do not quite add up
 FADING = 0.99  # of an outcome's weight for each later one: effects differ from parent to parent
 EFFECT_MAX = 8.0  # standard deviations: what crashes nearly says no more about the others
-PLACE_MAX = 20.0  # octaves
-OUTCOMES_MAX = 500  # the latest
-UNTOLD = ("crossover", "optuna:")  # operators whose hypotheses do not say what changed in the parent
+REACH = 4.0  # octaves from here, past which a curve through here says nothing, and one outcome would tilt all
+OUTCOMES_MAX = 2000  # the latest
+WEIGHT_MIN = 1e-6  # of an outcome that is heard at all
+UNTOLD = ("crossover", "optuna:", "elite:")  # operators whose hypotheses do not say all that changed in the parent
 
 FloatArray = npt.NDArray[np.float64]
-_MOVE = re.compile(r"([A-Z][A-Z0-9_]{0,47}) from (\S{1,40}) to (\S{1,40}):")
+MOVE = re.compile(r"([A-Z][A-Z0-9_]{0,47}) from (\S{1,40}) to (\S{1,40}):")
 
 
 class Belief(NamedTuple):
@@ -68,18 +70,21 @@ class Surface:
         names = sorted({name for terms in self._terms.values() for name in terms})
         self._columns = {name: column for column, name in enumerate(names)}
         rows, effects, variances = [], [], []
-        for age, outcome in enumerate(reversed(outcomes[-OUTCOMES_MAX:])):
-            if outcome.effect is None or outcome.weight <= 0 or outcome.operator.startswith(UNTOLD):
-                continue
+        for outcome, weight in faded(outcomes):
             terms = self._terms_of(outcome.hypothesis)
-            if self._columns.keys().isdisjoint(terms):
+            effect = EFFECT_MAX if outcome.effect is None else outcome.effect / noise
+            alone = PARTS_JOINED_BY not in outcome.hypothesis  # of several that failed together, nobody knows which did
+            told = not outcome.operator.startswith(UNTOLD) and (alone or outcome.effect is not None)
+            if not told or self._columns.keys().isdisjoint(terms):
                 continue
-            variance = KEPT_VARIANCE if outcome.verdict == "kept" else DISCARDED_VARIANCE
-            elsewhere = sum((terms[name] * self._prior(name)[1]) ** 2 for name in terms.keys() - self._columns.keys())
+            variance = (KEPT_VARIANCE if outcome.verdict == "kept" else DISCARDED_VARIANCE) / weight
+            for name, amount in terms.items():
+                variance += MISFIT_VARIANCE
+                if name not in self._columns:
+                    variance += (amount * self._prior(name)[1]) ** 2
             rows.append(self._row(terms))
-            effects.append(max(-EFFECT_MAX, min(EFFECT_MAX, outcome.effect / noise)))
-            variance /= min(1.0, outcome.weight) * FADING**age
-            variances.append(variance + MISFIT_VARIANCE * len(terms) + elsewhere)
+            effects.append(max(-EFFECT_MAX, min(EFFECT_MAX, effect)))
+            variances.append(variance)
         x = np.array(rows).reshape(-1, len(names))
         self._measured: npt.NDArray[np.bool_] = np.asarray(x.any(axis=0))
         mean, sd = np.array([self._prior(name) for name in names]).reshape(-1, 2).T
@@ -108,8 +113,9 @@ class Surface:
 
     def _row(self, terms: Mapping[str, float]) -> FloatArray:
         row = np.zeros(len(self._columns))
-        for name in terms.keys() & self._columns.keys():
-            row[self._columns[name]] = terms[name]
+        for name, amount in terms.items():
+            if name in self._columns:
+                row[self._columns[name]] = amount
         return row
 
     def _prior(self, name: str) -> tuple[float, float]:
@@ -122,30 +128,40 @@ class Surface:
         """What it says was changed: coefficients and what each is multiplied by."""
         found: dict[str, float] = {}
         for part in hypothesis.split(PARTS_JOINED_BY):
-            move = _MOVE.match(part)
+            move = MOVE.match(part)
             if move is None:
                 found[part] = 1.0
                 continue
             name, *values = move.groups()
             here = self._here.get(name, 0.0)
             at, old, new = (place(value, here) for value in (here, *map(_number, values)))
-            if at is None or old is None or new is None:
+            if at is None or old is None or new is None or max(abs(old - at), abs(new - at)) > REACH:
                 found |= {f"{name} = {values[0]}": -1.0, f"{name} = {values[1]}": 1.0}
             else:
                 found |= {name: new - old, f"{name}²": (new - at) ** 2 - (old - at) ** 2}
         return found
 
 
+def faded(outcomes: Sequence[Outcome]) -> Iterator[tuple[Outcome, float]]:
+    """The latest first, each with what its weight has faded to; those with next to none are left out."""
+    later = 0.0
+    for outcome in reversed([one for one in outcomes if one.weight >= WEIGHT_MIN][-OUTCOMES_MAX:]):
+        weight = min(1.0, outcome.weight)
+        yield outcome, weight * FADING**later
+        later += weight
+
+
 def place(value: float, here: float) -> float | None:
-    """Octaves on the scale on which proposers move a constant that is `here` now, or None where it has none.
+    """Octaves on the scale on which proposers move a constant that is `here` now, or None where it has no place there.
 
     Of one that is between one half and 1 it is the distance to 1 that counts, and more is nearer. Zero, what is
     negative and flags have no place.
     """
     if isinstance(here, bool) or not 0 < here < math.inf or not 0 < value < math.inf:
         return None
-    octaves = -math.log2(max(1 - value, 2**-PLACE_MAX)) if 0.5 < here < 1 else math.log2(value)
-    return max(-PLACE_MAX, min(PLACE_MAX, octaves))
+    if 0.5 < here < 1:
+        return -math.log2(1 - value) if value < 1 else None
+    return math.log2(value)
 
 
 @functools.lru_cache(maxsize=4096)
