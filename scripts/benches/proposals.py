@@ -1,5 +1,6 @@
 """`scripts/bench proposals`: many proposals of `evolve` from each baseline: do they differ, pass the screen, and run?
 
+Half of them follow proposals that measured something, by chance, so that several changes are made together as well.
 The smoke run is in this process, for the programs are our own edits of our own baselines: build, train for a second by
 the wall clock, one forward pass. The GPU baseline is made small first, in what is proposed, by dividing its sizes.
 """
@@ -17,17 +18,19 @@ from typing import Any
 from msgspec import Struct
 
 import trainer
-from benches.report import Effort, Goal, Outcome, Part, row
+from benches import report
+from benches.report import Effort, Goal, Part, row
 from policy.screening import screen_program
 from trainer.corpus import standard_library
 from trainer.proposers.evolve import Evolve
-from trainer.proposers.proposal import Context, fingerprint
+from trainer.proposers.proposal import Context, Outcome, fingerprint
 
 PROGRAMS = Path(trainer.__file__).parent / "programs"
 SEQ_LEN = 128
 TEXT_BYTES = 500_000
 SMALLER = {"BATCH": 16, "CONTEXT": 32}  # what sizes of the GPU baseline are divided by; the width by keeping 16 a head
 HEAD_CHANNELS = 16
+NOISE = 0.05  # bits per byte, of the outcomes that are made up
 
 
 class Smoke(Struct, frozen=True, kw_only=True):
@@ -46,12 +49,22 @@ def smoke(baseline: str, count: int, seconds: float, say: Callable[[str], None] 
     text = (PROGRAMS / baseline).read_text()
     proposer, rng, seen = Evolve(), random.Random(baseline), {fingerprint(text)}
     failures: Counter[str] = Counter()
+    outcomes: list[Outcome] = []
     screened = ran = 0
     times = []
     for number in range(count):
+        noise = NOISE * (number % 2)
         started = time.monotonic()
-        proposal = proposer.propose(Context(program=text, seen=seen), rng)
+        proposal = proposer.propose(Context(program=text, seen=seen, noise=noise, outcomes=tuple(outcomes)), rng)
         times.append(time.monotonic() - started)
+        outcomes.append(
+            Outcome(
+                operator=proposal.operator,
+                hypothesis=proposal.hypothesis,
+                verdict="discarded",
+                effect=rng.gauss(0.0, 2 * NOISE),
+            )
+        )
         seen.add(fingerprint(proposal.program))
         if screen_program(proposal.program.encode()) is not None:
             failures[f"{proposal.operator}: refused"] += 1
@@ -135,10 +148,10 @@ def _text() -> bytes:
 
 
 def _part(baseline: str) -> Part:
-    def part(effort: Effort) -> Outcome:
+    def part(effort: Effort) -> report.Outcome:
         count, seconds = (1000, 1.0) if effort.full else (150, 0.2)
         found = smoke(baseline, count, seconds, effort.say)
-        return Outcome(
+        return report.Outcome(
             [row(f"a proposal from {baseline}", found.propose_s, "s")],
             [
                 Goal(what=f"{baseline}: distinct", figure=found.distinct, bound="at least", goal=count),
