@@ -233,14 +233,27 @@ time.sleep(600)
     assert received == b"xxx"
 
 
+MEANWHILE = """
+class Popen(subprocess.Popen):  # the node ends after the command runs and before its thread knows
+    def __init__(self, *arguments, **named):
+        super().__init__(*arguments, **named)
+        threading.main_thread().join()
+subprocess.Popen = Popen
+"""
+
+
+@pytest.mark.parametrize("meanwhile", ["", MEANWHILE], ids=["attended", "starting"])
 @pytest.mark.parametrize("unsafe", [False, True])
-def test_a_node_that_ends_takes_the_command_and_its_folder_with_it(tmp_path: Path, unsafe: bool) -> None:
+def test_a_node_that_ends_takes_the_command_and_its_folder_with_it(
+    tmp_path: Path, unsafe: bool, meanwhile: str
+) -> None:
     """Descriptor 3 of the command is open until it is gone."""
     alive, temporary = tmp_path / "alive", tmp_path / "temporary"
     os.mkfifo(alive)
     temporary.mkdir()
     code = f"""
-import os, random, sys, threading
+import os, random, subprocess, sys, threading
+{meanwhile}
 from trainer.proposers.briefing import Setting
 from trainer.proposers.command import CommandOptions, CommandProposer
 from trainer.proposers.proposal import Context

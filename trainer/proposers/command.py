@@ -28,9 +28,9 @@ import signal
 import stat
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -183,21 +183,32 @@ class CommandProposer:
     def _execute(self, work: Path, scratch: Path) -> _Ended:
         environment = {"HOME": str(scratch), **self._environment, "TMPDIR": str(scratch), "PWD": str(work)}
         command = self._command(work)
-        try:
-            process = subprocess.Popen(
-                command,
-                cwd=work,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # a process group of its own, and no terminal
-            )
-        except (OSError, ValueError) as error:
-            why = error.strerror if isinstance(error, OSError) else "an argument has a NUL character"
-            raise CommandFailed(f"{clean_line(self._options.argv[0], 100)} cannot be started: {why}") from None
-        stop = partial(_clear_away, process, work.parent)
-        atexit.register(stop)  # a node that stops does not wait for this thread
+        started: list[subprocess.Popen[bytes]] = []
+        starting = threading.Lock()
+
+        def stop() -> None:
+            with starting:  # what is just being started runs already
+                for process in started:
+                    _kill(process)
+            shutil.rmtree(work.parent, ignore_errors=True)
+
+        with starting:
+            atexit.register(stop)  # a node that stops does not wait for this thread
+            try:
+                process = subprocess.Popen(
+                    command,
+                    cwd=work,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # a process group of its own, and no terminal
+                )
+            except (OSError, ValueError) as error:
+                atexit.unregister(stop)
+                why = error.strerror if isinstance(error, OSError) else "an argument has a NUL character"
+                raise CommandFailed(f"{clean_line(self._options.argv[0], 100)} cannot be started: {why}") from None
+            started.append(process)
         try:
             with contextlib.suppress(ProcessLookupError):
                 resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (FILE_BYTES_MAX, FILE_BYTES_MAX))
@@ -283,11 +294,6 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     if process.stdout is not None:
         process.stdout.close()
     process.wait(END_TIMEOUT_S)
-
-
-def _clear_away(process: subprocess.Popen[bytes], root: Path) -> None:
-    _kill(process)
-    shutil.rmtree(root, ignore_errors=True)
 
 
 def _left(folder: int, files: Mapping[str, bytes]) -> bytes:
