@@ -68,12 +68,12 @@ def add(database: Database, signed: Signed, number: int) -> None:
             insert(database, row.table, row.values)
 
 
-HEAD = """INSERT INTO feeds VALUES (?, ?, ?, ?, ?) ON CONFLICT (author, feed)
+UPSERT_HEAD = """INSERT INTO feeds VALUES (?, ?, ?, ?, ?) ON CONFLICT (author, feed)
           DO UPDATE SET seq = excluded.seq, id = excluded.id, lamport = excluded.lamport"""
 
 
 def set_head(database: Database, author: str, feed: str, head: Head) -> None:
-    database.execute(HEAD, (author, feed, *head))
+    database.execute(UPSERT_HEAD, (author, feed, *head))
 
 
 def remove(database: Database, signed: Signed) -> None:

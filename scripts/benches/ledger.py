@@ -31,7 +31,7 @@ from ledger.envelope import Envelope, Signed, open_envelope, pae, public_key, re
 from ledger.opening import open_all
 from ledger.predicates import Entry, Trial
 from ledger.store import PRAGMAS, Store
-from ledger.tables import HEAD
+from ledger.tables import UPSERT_HEAD
 from node import story
 
 APPEND_GOAL = 0.7
@@ -145,7 +145,7 @@ def _insert_rows(database: sqlite3.Connection, added: Sequence[SqlRow], results:
         database.execute("BEGIN IMMEDIATE")
         database.execute(into_entries, entry)
         database.execute(into_results, result)
-        database.execute(HEAD, (author, feed, seq, entry_id, lamport))
+        database.execute(UPSERT_HEAD, (author, feed, seq, entry_id, lamport))
         database.execute("COMMIT")
 
 

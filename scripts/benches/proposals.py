@@ -1,6 +1,6 @@
 """`scripts/bench proposals`: many proposals of `evolve` from each baseline: do they differ, pass the screen, and run?
 
-Half of them follow proposals that measured something, by chance, so that several changes are made together as well.
+Half of them are told a noise, and all of them outcomes made up by chance, so that changes are gathered as well.
 The smoke run is in this process, for the programs are our own edits of our own baselines: build, train for a second by
 the wall clock, one forward pass. The GPU baseline is made small first, in what is proposed, by dividing its sizes.
 """
